@@ -1,0 +1,1 @@
+//! A Redis shard over fred.

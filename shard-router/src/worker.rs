@@ -1,0 +1,1 @@
+//! Typed workers over job queues.
