@@ -1,0 +1,3 @@
+//! Rooms per team, user and feed, and the fan-out of shared frames.
+
+pub mod frame;

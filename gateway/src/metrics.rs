@@ -1,0 +1,233 @@
+//! Every metric: its name, its help, its labels, one function each.
+//!
+//! Labels come from enums, never from ids. `docs/metrics.md` lists them all.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::{hub::frame::Format, outbox::CloseReason, socket::Protocol};
+
+const CONNECTIONS: &str = "gateway_connections";
+const HANDSHAKES: &str = "gateway_handshakes_total";
+const DISCONNECTS: &str = "gateway_disconnects_total";
+const EVENTS_DELIVERED: &str = "gateway_events_delivered_total";
+const FANOUT_SECONDS: &str = "gateway_fanout_seconds";
+const FRAMES_ENCODED: &str = "gateway_frames_encoded_total";
+const OUTBOX_DROPPED_CLIENTS: &str = "gateway_outbox_dropped_clients_total";
+const MIRRORS: &str = "gateway_mirrors";
+const MIRROR_BYTES: &str = "gateway_mirror_bytes";
+const MIRROR_REPAIRS: &str = "gateway_mirror_repairs_total";
+const MIRROR_READS: &str = "gateway_mirror_reads_total";
+const MIRROR_ERRORS: &str = "gateway_mirror_errors_total";
+const SNAPSHOT_SECONDS: &str = "gateway_snapshot_seconds";
+const SNAPSHOT_BYTES: &str = "gateway_snapshot_bytes";
+const JOBS: &str = "gateway_jobs_total";
+const JOB_SECONDS: &str = "gateway_job_seconds";
+const CALLS: &str = "gateway_calls_total";
+const SHARD_UP: &str = "gateway_shard_up";
+const SHARD_PROBE_SECONDS: &str = "gateway_shard_probe_seconds";
+const SHARD_SUBSCRIPTIONS: &str = "gateway_shard_subscriptions";
+const SHARD_ERRORS: &str = "gateway_shard_errors_total";
+const SESSION_LOOKUPS: &str = "gateway_session_lookups_total";
+const DRAINING: &str = "gateway_draining";
+
+/// Tells the exporter what each metric means.
+pub fn describe() {
+    describe_gauge!(CONNECTIONS, "Clients connected now.");
+    describe_counter!(HANDSHAKES, "Handshakes by their outcome.");
+    describe_counter!(DISCONNECTS, "Clients that left or were closed, by reason.");
+    describe_counter!(EVENTS_DELIVERED, "Events put into clients' mailboxes.");
+    describe_histogram!(FANOUT_SECONDS, "From a shard's notice read to the last mailbox filled.");
+    describe_counter!(
+        FRAMES_ENCODED,
+        "Messages encoded, once per wire format and never per client."
+    );
+    describe_counter!(OUTBOX_DROPPED_CLIENTS, "Clients closed because they could not keep up.");
+    describe_gauge!(MIRRORS, "Feeds mirrored in memory.");
+    describe_gauge!(MIRROR_BYTES, "Bytes of the mirrored feeds.");
+    describe_counter!(
+        MIRROR_REPAIRS,
+        "Mirrors that differed from the shard and were repaired, by cause."
+    );
+    describe_counter!(MIRROR_READS, "Reads of a feed from its shard.");
+    describe_counter!(MIRROR_ERRORS, "Notices and keys that do not fit the contract, by kind.");
+    describe_histogram!(SNAPSHOT_SECONDS, "From a client's handshake to its initial state.");
+    describe_histogram!(SNAPSHOT_BYTES, "Bytes of an initial state.");
+    describe_counter!(JOBS, "Jobs by outcome.");
+    describe_histogram!(JOB_SECONDS, "From a call to its answer.");
+    describe_counter!(CALLS, "Calls of clients by the class of their answer.");
+    describe_gauge!(SHARD_UP, "1 while the shard is heard, 0 while it is away.");
+    describe_histogram!(SHARD_PROBE_SECONDS, "From sending a mark to hearing it.");
+    describe_gauge!(SHARD_SUBSCRIPTIONS, "Channels subscribed on the shard.");
+    describe_counter!(SHARD_ERRORS, "Requests that a shard did not answer as it should.");
+    describe_counter!(SESSION_LOOKUPS, "Session look-ups by outcome.");
+    describe_gauge!(DRAINING, "1 while the gateway drains.");
+}
+
+/// How a handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// The client is in.
+    Accepted,
+    /// The Origin header is not allowed.
+    BadOrigin,
+    /// No valid session.
+    Unauthorized,
+    /// The session store could not answer.
+    StoreAway,
+    /// The gateway takes no more clients now.
+    Refused,
+}
+
+impl Handshake {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::BadOrigin => "bad_origin",
+            Self::Unauthorized => "unauthorized",
+            Self::StoreAway => "store_away",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Counts a handshake.
+pub fn handshake(protocol: Protocol, outcome: Handshake) {
+    counter!(HANDSHAKES, "protocol" => protocol.label(), "outcome" => outcome.label()).increment(1);
+}
+
+/// Raises the number of connections; lowered again when the guard is dropped.
+#[must_use]
+pub fn connected(protocol: Protocol, transport: &'static str) -> Connected {
+    gauge!(CONNECTIONS, "protocol" => protocol.label(), "transport" => transport).increment(1.0);
+    Connected { protocol, transport }
+}
+
+/// Lowers the number of connections when dropped.
+#[derive(Debug)]
+pub struct Connected {
+    protocol: Protocol,
+    transport: &'static str,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let (protocol, transport) = (self.protocol.label(), self.transport);
+        gauge!(CONNECTIONS, "protocol" => protocol, "transport" => transport).decrement(1.0);
+    }
+}
+
+/// Counts a client that is gone; `None` when it left by itself.
+pub fn disconnected(reason: Option<CloseReason>) {
+    let label = reason.map_or("left", CloseReason::label);
+    counter!(DISCONNECTS, "reason" => label).increment(1);
+    if matches!(reason, Some(CloseReason::Slow | CloseReason::Stalled)) {
+        counter!(OUTBOX_DROPPED_CLIENTS).increment(1);
+    }
+}
+
+/// Counts one event that was put into `clients` mailboxes.
+pub fn events_delivered(event: &'static str, clients: u64) {
+    counter!(EVENTS_DELIVERED, "event" => event).increment(clients);
+}
+
+/// Notes how long one notice took from the shard to the last mailbox.
+pub fn fanout(took: Duration) {
+    histogram!(FANOUT_SECONDS).record(took);
+}
+
+/// Counts one encoding of a message.
+pub fn frame_encoded(format: Format) {
+    counter!(FRAMES_ENCODED, "format" => format.label()).increment(1);
+}
+
+/// Says how many mirrors there are and how large.
+pub fn mirrors(count: usize, bytes: usize) {
+    gauge!(MIRRORS).set(count as f64);
+    gauge!(MIRROR_BYTES).set(bytes as f64);
+}
+
+/// Counts a repair of a mirror that differed.
+pub fn mirror_repaired(cause: &'static str) {
+    counter!(MIRROR_REPAIRS, "cause" => cause).increment(1);
+}
+
+/// Counts a read of `feeds` feeds from a shard.
+pub fn mirror_read(feeds: u64) {
+    counter!(MIRROR_READS).increment(feeds);
+}
+
+/// Counts a notice or key that does not fit the contract.
+pub fn mirror_error(kind: &'static str) {
+    counter!(MIRROR_ERRORS, "kind" => kind).increment(1);
+}
+
+/// Notes an initial state: how long it took and how large it is, in bytes.
+pub fn snapshot(took: Duration, bytes: usize) {
+    histogram!(SNAPSHOT_SECONDS).record(took);
+    histogram!(SNAPSHOT_BYTES).record(bytes as f64);
+}
+
+/// Counts a job by its outcome and notes how long the caller waited.
+pub fn job(job: &str, outcome: &'static str, took: Duration) {
+    counter!(JOBS, "job" => job.to_owned(), "outcome" => outcome).increment(1);
+    histogram!(JOB_SECONDS, "job" => job.to_owned()).record(took);
+}
+
+/// Counts a call by the code of its answer.
+pub fn call(code: u16) {
+    counter!(CALLS, "code" => code.to_string()).increment(1);
+}
+
+/// Says whether a shard is heard.
+pub fn shard_up(shard: &str, up: bool) {
+    gauge!(SHARD_UP, "shard" => shard.to_owned()).set(if up { 1.0 } else { 0.0 });
+}
+
+/// Notes how long a mark took through a shard.
+pub fn shard_probe(shard: &str, took: Duration) {
+    histogram!(SHARD_PROBE_SECONDS, "shard" => shard.to_owned()).record(took);
+}
+
+/// Says how many channels are subscribed on a shard.
+pub fn shard_subscriptions(shard: &str, count: usize) {
+    gauge!(SHARD_SUBSCRIPTIONS, "shard" => shard.to_owned()).set(count as f64);
+}
+
+/// Counts a request that a shard did not answer as it should.
+pub fn shard_error(shard: &str) {
+    counter!(SHARD_ERRORS, "shard" => shard.to_owned()).increment(1);
+}
+
+/// How a session look-up ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// Read from the store and valid.
+    Found,
+    /// Answered from memory.
+    Cached,
+    /// Not in the store, or not valid.
+    Missing,
+    /// The cookie itself is missing, unsigned or forged.
+    BadCookie,
+    /// The store could not answer.
+    StoreAway,
+}
+
+/// Counts a session look-up.
+pub fn session_lookup(outcome: Lookup) {
+    let label = match outcome {
+        Lookup::Found => "found",
+        Lookup::Cached => "cached",
+        Lookup::Missing => "missing",
+        Lookup::BadCookie => "bad_cookie",
+        Lookup::StoreAway => "store_away",
+    };
+    counter!(SESSION_LOOKUPS, "outcome" => label).increment(1);
+}
+
+/// Says whether the gateway drains.
+pub fn draining(draining: bool) {
+    gauge!(DRAINING).set(if draining { 1.0 } else { 0.0 });
+}
