@@ -1,3 +1,168 @@
 //! Rooms per team, user and feed, and the fan-out of shared frames.
+//!
+//! The hub drops frames into mailboxes and never learns what a socket is.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
+
+use crate::{
+    identity::{TeamId, UserId},
+    outbox::Outbox,
+};
 
 pub mod frame;
+
+use frame::Frame;
+
+/// The number of one connection; never used twice by a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+/// What a group of clients hears together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Room {
+    /// `team:ID`: everybody in that team.
+    Team(TeamId),
+    /// `user:ID`: every connection of that user.
+    User(UserId),
+    /// `feed:NAME`: those who subscribed to that feed by name.
+    Feed(Arc<str>),
+}
+
+/// A text is no room.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("room {0:?} is none of `team:ID`, `user:ID` and `feed:NAME`")]
+pub struct BadRoom(pub String);
+
+impl std::str::FromStr for Room {
+    type Err = BadRoom;
+
+    fn from_str(text: &str) -> Result<Self, BadRoom> {
+        match text.split_once(':') {
+            Some((_, "")) => Err(BadRoom(text.to_owned())),
+            Some(("team", id)) => Ok(Self::Team(TeamId::new(id))),
+            Some(("user", id)) => Ok(Self::User(UserId::new(id))),
+            Some(("feed", name)) => Ok(Self::Feed(name.into())),
+            _ => Err(BadRoom(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Team(id) => write!(out, "team:{id}"),
+            Self::User(id) => write!(out, "user:{id}"),
+            Self::Feed(name) => write!(out, "feed:{name}"),
+        }
+    }
+}
+
+/// All rooms of this gateway.
+#[derive(Debug, Default)]
+pub struct Hub {
+    rooms: HashMap<Room, Vec<Member>>,
+}
+
+#[derive(Debug)]
+struct Member {
+    client: ClientId,
+    outbox: Outbox,
+}
+
+impl Hub {
+    /// Lets a client hear a room.
+    pub fn join(&mut self, room: Room, client: ClientId, outbox: Outbox) {
+        self.rooms.entry(room).or_default().push(Member { client, outbox });
+    }
+
+    /// Lets a client hear a room no longer.
+    pub fn leave(&mut self, room: &Room, client: ClientId) {
+        if let Some(members) = self.rooms.get_mut(room) {
+            if let Some(at) = members.iter().position(|member| member.client == client) {
+                members.swap_remove(at);
+            }
+            if members.is_empty() {
+                self.rooms.remove(room);
+            }
+        }
+    }
+
+    /// Tells whether anybody hears a room.
+    #[must_use]
+    pub fn is_empty(&self, room: &Room) -> bool {
+        !self.rooms.contains_key(room)
+    }
+
+    /// Tells whether this client hears a room.
+    #[must_use]
+    pub fn contains(&self, room: &Room, client: ClientId) -> bool {
+        self.rooms.get(room).is_some_and(|members| members.iter().any(|member| member.client == client))
+    }
+
+    /// Lists who hears at least one of these rooms, each once.
+    #[must_use]
+    pub fn members(&self, rooms: &[Room]) -> Vec<ClientId> {
+        let mut all = Vec::new();
+        self.each(rooms, |member| all.push(member.client));
+        all
+    }
+
+    /// Drops a frame into the mailbox of everybody who hears at least one of these rooms, once.
+    ///
+    /// Returns how many took it. A mailbox that is full closes its client; nobody waits.
+    pub fn send(&self, rooms: &[Room], frame: &Frame) -> u64 {
+        let mut delivered = 0;
+        self.each(rooms, |member| delivered += u64::from(member.outbox.offer(frame).is_ok()));
+        delivered
+    }
+
+    fn each(&self, rooms: &[Room], mut visit: impl FnMut(&Member)) {
+        let mut filled = rooms.iter().filter_map(|room| self.rooms.get(room)).peekable();
+        let Some(first) = filled.next() else { return };
+        if filled.peek().is_none() {
+            return first.iter().for_each(visit);
+        }
+        let mut seen = HashSet::new();
+        for member in first.iter().chain(filled.flatten()) {
+            if seen.insert(member.client) {
+                visit(member);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::mailbox;
+
+    #[test]
+    fn who_hears_a_frame_in_two_rooms_gets_it_once() {
+        let mut hub = Hub::default();
+        let (outbox, mut inbox) = mailbox(1_000);
+        let rooms = [Room::Team(TeamId::new("red")), Room::Team(TeamId::new("blue"))];
+        for room in &rooms {
+            hub.join(room.clone(), ClientId(1), outbox.clone());
+        }
+        assert_eq!(hub.send(&rooms, &Frame::event("publish", "{}".to_owned())), 1);
+        assert!(inbox.try_next().is_some());
+        assert!(inbox.try_next().is_none());
+        hub.leave(&rooms[0], ClientId(1));
+        assert!(hub.is_empty(&rooms[0]));
+        assert_eq!(hub.members(&rooms), [ClientId(1)]);
+    }
+
+    #[test]
+    fn a_room_is_read_as_it_is_written() {
+        for text in ["team:42", "user:ann", "feed:public.a:b"] {
+            assert_eq!(text.parse::<Room>().unwrap().to_string(), text);
+        }
+        for text in ["", "team", "team:", "club:1"] {
+            assert_eq!(text.parse::<Room>(), Err(BadRoom(text.to_owned())));
+        }
+    }
+}

@@ -6,6 +6,8 @@
 
 pub mod hub;
 pub mod identity;
+pub mod live;
 pub mod metrics;
 pub mod outbox;
+pub mod snapshot;
 pub mod socket;

@@ -1,0 +1,452 @@
+//! One team's or one user's part of the tree, shared by all clients who see it.
+//!
+//! A *place* is a feed that hangs somewhere in a view. A view grows and shrinks with the
+//! items of its feeds and remembers for each place what its room has been told of it.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    hub::Room,
+    identity::{TeamId, UserId},
+    mirror::keeper::{Keeper, MISSING, item_version},
+    snapshot::{self, Hung},
+    tree::{Branch, Collection, TEAM, Tree, USER, Vars},
+};
+
+/// A feed that was not read within this is shown as unavailable.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whose view it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Owner {
+    Team(TeamId),
+    User(UserId),
+}
+
+impl Owner {
+    /// Returns the room in which everybody hears this view.
+    pub(super) fn room(&self) -> Room {
+        match self {
+            Self::Team(team) => Room::Team(team.clone()),
+            Self::User(user) => Room::User(user.clone()),
+        }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Team(team) => team.as_str(),
+            Self::User(user) => user.as_str(),
+        }
+    }
+
+    fn branch<'tree>(&self, tree: &'tree Tree) -> Option<&'tree Branch> {
+        match self {
+            Self::Team(_) => tree.team.as_ref(),
+            Self::User(_) => tree.user.as_ref(),
+        }
+    }
+
+    fn variable(&self) -> &'static str {
+        match self {
+            Self::Team(_) => TEAM,
+            Self::User(_) => USER,
+        }
+    }
+}
+
+/// The number of a place within its view.
+pub(super) type PlaceId = u32;
+
+/// What the view wants done because it grew or shrank.
+#[derive(Debug)]
+pub(super) enum Need {
+    /// A feed hangs here now.
+    Hang(Arc<str>, PlaceId),
+    /// A feed hangs here no longer.
+    Drop(Arc<str>, PlaceId),
+}
+
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) owner: Owner,
+    tree: Arc<Tree>,
+    /// The feed to which the model at the top answers, and whether its item is known by now.
+    pub(super) attrs: Arc<str>,
+    pub(super) shared: bool,
+    pub(super) attrs_known: bool,
+    top: Vec<PlaceId>,
+    places: BTreeMap<PlaceId, Place>,
+    next: PlaceId,
+    /// Places whose next step is a `reset` to the room.
+    open: Vec<PlaceId>,
+    unfilled: HashSet<PlaceId>,
+    pub(super) clients: usize,
+    model: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Place {
+    feed: Arc<str>,
+    /// Which collection of the tree this is: the indices from the branch down.
+    path: Vec<usize>,
+    vars: Vars,
+    /// The place and the item above; `None` right below the model at the top.
+    parent: Option<(PlaceId, String)>,
+    children: BTreeMap<String, Vec<PlaceId>>,
+    shown: Shown,
+    since: Instant,
+    encoded: Option<Arc<str>>,
+}
+
+/// What the room has been told of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// Nothing; its events would mean nothing.
+    Not,
+    /// That it cannot be read now.
+    Unavailable,
+    /// Its content; from here on its events.
+    Whole,
+}
+
+impl View {
+    /// Makes a view of what the tree hangs under its owner.
+    pub(super) fn new(owner: Owner, tree: Arc<Tree>, now: Instant, needs: &mut Vec<Need>) -> Self {
+        let branch = owner.branch(&tree);
+        let shared = branch.and_then(|branch| branch.attrs.as_deref());
+        let attrs: Arc<str> = shared
+            .unwrap_or(match owner {
+                Owner::Team(_) => TEAMS,
+                Owner::User(_) => USER,
+            })
+            .into();
+        let shared = shared.is_some();
+        let count = branch.map_or(0, |branch| branch.collections.len());
+        let vars = Vars::default().with(owner.variable(), owner.id()).expect("an id is never empty");
+        let mut view = Self {
+            owner,
+            tree,
+            attrs,
+            shared,
+            attrs_known: !shared,
+            top: Vec::new(),
+            places: BTreeMap::new(),
+            next: 0,
+            open: Vec::new(),
+            unfilled: HashSet::new(),
+            clients: 0,
+            model: None,
+        };
+        for index in 0..count {
+            let place = view.hang(vec![index], vars.clone(), None, now, needs);
+            view.top.push(place);
+            view.open.push(place);
+        }
+        view
+    }
+
+    fn collection(&self, path: &[usize]) -> &Collection {
+        let branch = self.owner.branch(&self.tree).expect("a place was made from its branch");
+        let (first, rest) = path.split_first().expect("a path is never empty");
+        rest.iter().fold(&branch.collections[*first], |above, index| &above.collections[*index])
+    }
+
+    fn hang(
+        &mut self,
+        path: Vec<usize>,
+        vars: Vars,
+        parent: Option<(PlaceId, String)>,
+        now: Instant,
+        needs: &mut Vec<Need>,
+    ) -> PlaceId {
+        let feed: Arc<str> = self.collection(&path).feed.fill(&vars).into();
+        let id = self.next;
+        self.next += 1;
+        needs.push(Need::Hang(feed.clone(), id));
+        self.unfilled.insert(id);
+        self.model = None;
+        let place = Place {
+            feed,
+            path,
+            vars,
+            parent,
+            children: BTreeMap::new(),
+            shown: Shown::Not,
+            since: now,
+            encoded: None,
+        };
+        self.places.insert(id, place);
+        id
+    }
+
+    /// Tells whether everything in it is known.
+    pub(super) fn is_ready(&self) -> bool {
+        self.unfilled.is_empty() && self.attrs_known
+    }
+
+    /// Tells whether the room hears the events of a place.
+    pub(super) fn hears(&self, place: PlaceId) -> bool {
+        self.places.get(&place).is_some_and(|place| place.shown == Shown::Whole)
+    }
+
+    /// Forgets what was encoded of a place and above it.
+    pub(super) fn stale(&mut self, place: PlaceId) {
+        self.model = None;
+        let mut next = Some(place);
+        while let Some(place) = next.and_then(|id| self.places.get_mut(&id)) {
+            place.encoded = None;
+            next = place.parent.as_ref().map(|(parent, _)| *parent);
+        }
+    }
+
+    /// Forgets what was encoded of the model at the top.
+    pub(super) fn stale_model(&mut self) {
+        self.model = None;
+    }
+
+    /// Takes in that a place's feed is filled: hangs what its items have below them.
+    pub(super) fn filled(&mut self, place: PlaceId, keeper: &Keeper, now: Instant, needs: &mut Vec<Need>) {
+        if self.unfilled.remove(&place) {
+            self.places.get_mut(&place).expect("an unfilled place is there").since = now;
+            self.stale(place);
+            self.regrow(place, keeper, now, needs);
+        }
+    }
+
+    /// Brings what hangs below a place in line with its items; new children wait for `place`'s own reset.
+    fn regrow(&mut self, place: PlaceId, keeper: &Keeper, now: Instant, needs: &mut Vec<Need>) {
+        let Some(Place { feed, path, children, .. }) = self.places.get(&place) else { return };
+        if self.collection(path).collections.is_empty() {
+            return;
+        }
+        let Some(mirror) = keeper.mirror(feed) else { return };
+        let gone: Vec<String> = children.keys().filter(|id| mirror.get(id).is_none()).cloned().collect();
+        let come: Vec<String> =
+            mirror.iter().map(|(id, _)| id).filter(|id| !children.contains_key(*id)).map(str::to_owned).collect();
+        for id in gone {
+            self.retracted(place, &id, needs);
+        }
+        for id in come {
+            self.nest(place, &id, now, needs);
+        }
+    }
+
+    /// Hangs the nested collections of one item, and returns them.
+    fn nest(&mut self, place: PlaceId, id: &str, now: Instant, needs: &mut Vec<Need>) -> Vec<PlaceId> {
+        let Place { path, vars, .. } = &self.places[&place];
+        let collection = self.collection(path);
+        let Some(vars) = collection.item.as_ref().map_or(Some(vars.clone()), |name| vars.with_item(name, id)) else {
+            return Vec::new();
+        };
+        let (path, count) = (path.clone(), collection.collections.len());
+        let nested: Vec<PlaceId> = (0..count)
+            .map(|index| {
+                let below = path.iter().copied().chain([index]).collect();
+                self.hang(below, vars.clone(), Some((place, id.to_owned())), now, needs)
+            })
+            .collect();
+        if let Some(above) = self.places.get_mut(&place) {
+            above.children.insert(id.to_owned(), nested.clone());
+        }
+        nested
+    }
+
+    /// Takes in that an item was published at a place, after the room was told.
+    pub(super) fn published(&mut self, place: PlaceId, id: &str, now: Instant, needs: &mut Vec<Need>) {
+        if self.collection(&self.places[&place].path).collections.is_empty() {
+            return;
+        }
+        self.retracted(place, id, needs);
+        let nested = self.nest(place, id, now, needs);
+        // Below a place that is not shown yet they come with its own reset.
+        if self.hears(place) {
+            self.open.extend(nested);
+        }
+    }
+
+    /// Takes in that an item is gone: what hung below it goes with it.
+    pub(super) fn retracted(&mut self, place: PlaceId, id: &str, needs: &mut Vec<Need>) {
+        let Some(above) = self.places.get_mut(&place) else { return };
+        for child in above.children.remove(id).unwrap_or_default() {
+            self.cut(child, needs);
+        }
+    }
+
+    fn cut(&mut self, place: PlaceId, needs: &mut Vec<Need>) {
+        let Some(cut) = self.places.remove(&place) else { return };
+        self.unfilled.remove(&place);
+        self.open.retain(|open| *open != place);
+        needs.push(Need::Drop(cut.feed, place));
+        for child in cut.children.into_values().flatten() {
+            self.cut(child, needs);
+        }
+    }
+
+    /// Takes in that a place's feed is to be sent anew.
+    pub(super) fn reset(&mut self, place: PlaceId, keeper: &Keeper, now: Instant, needs: &mut Vec<Need>) {
+        self.stale(place);
+        if self.hears(place) {
+            self.hide(place, now);
+            self.open.push(place);
+        }
+        self.regrow(place, keeper, now, needs);
+    }
+
+    fn hide(&mut self, place: PlaceId, now: Instant) {
+        let Some(hidden) = self.places.get_mut(&place) else { return };
+        (hidden.shown, hidden.since) = (Shown::Not, now);
+        let below: Vec<PlaceId> = hidden.children.values().flatten().copied().collect();
+        for child in below {
+            self.open.retain(|open| *open != child);
+            self.hide(child, now);
+        }
+    }
+
+    /// Lets go of everything, when the last client has left.
+    pub(super) fn close(mut self, needs: &mut Vec<Need>) {
+        for place in std::mem::take(&mut self.top) {
+            self.cut(place, needs);
+        }
+    }
+
+    /// Returns the resets that are due, and counts them as sent.
+    pub(super) fn announce(&mut self, keeper: &Keeper, now: Instant, encode: bool) -> Vec<(Arc<str>, String)> {
+        let mut resets = Vec::new();
+        for place in std::mem::take(&mut self.open) {
+            let Some(found) = self.places.get(&place) else { continue };
+            let unfilled = self.unfilled.contains(&place);
+            let patient = now < found.since + PATIENCE;
+            let told_unavailable = found.shown == Shown::Unavailable && unfilled;
+            if !self.is_whole(place) && (patient || told_unavailable) {
+                self.open.push(place);
+                continue;
+            }
+            let feed = found.feed.clone();
+            self.show(place);
+            if encode {
+                let (parent, id) = self.above(place);
+                let name = &self.collection(&self.places[&place].path).name.clone();
+                let collection = self.encode(place, keeper);
+                let hung = Hung { parent: &parent, id: &id, name };
+                resets.push((feed.clone(), snapshot::reset_json(&feed, Some(hung), Some(&collection))));
+            }
+        }
+        resets
+    }
+
+    /// Tells whether a place and all below it are filled.
+    fn is_whole(&self, place: PlaceId) -> bool {
+        !self.unfilled.contains(&place)
+            && self.places[&place].children.values().flatten().all(|child| self.is_whole(*child))
+    }
+
+    /// Counts a place and all below it as told; what cannot be read yet is told again later.
+    fn show(&mut self, place: PlaceId) {
+        let unfilled = self.unfilled.contains(&place);
+        let Some(shown) = self.places.get_mut(&place) else { return };
+        shown.shown = if unfilled { Shown::Unavailable } else { Shown::Whole };
+        let below: Vec<PlaceId> = shown.children.values().flatten().copied().collect();
+        if unfilled && !self.open.contains(&place) {
+            self.open.push(place);
+        }
+        for child in below {
+            self.show(child);
+        }
+    }
+
+    /// Tells whether a reset may be due now or soon.
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    fn above(&self, place: PlaceId) -> (Arc<str>, String) {
+        match &self.places[&place].parent {
+            Some((parent, id)) => (self.places[parent].feed.clone(), id.clone()),
+            None => (self.attrs.clone(), self.owner.id().to_owned()),
+        }
+    }
+
+    /// Returns the collection at a place as JSON, from what is encoded already where it can.
+    fn encode(&mut self, place: PlaceId, keeper: &Keeper) -> Arc<str> {
+        let Place { feed, path, children, encoded, .. } = &self.places[&place];
+        if let Some(encoded) = encoded {
+            return encoded.clone();
+        }
+        let feed = feed.clone();
+        let names: Vec<String> =
+            self.collection(path).collections.iter().map(|nested| nested.name.clone()).collect();
+        let children = children.clone();
+        let mut below: BTreeMap<String, Vec<Arc<str>>> = BTreeMap::new();
+        for (id, nested) in children {
+            below.insert(id, nested.into_iter().map(|child| self.encode(child, keeper)).collect());
+        }
+        let encoded: Arc<str> = match keeper.mirror(&feed).filter(|_| !self.unfilled.contains(&place)) {
+            Some(mirror) => snapshot::collection_json(&feed, mirror, |id| {
+                let nested = below.get(id).map(Vec::as_slice).unwrap_or_default();
+                names.iter().map(String::as_str).zip(nested.iter().map(AsRef::as_ref)).collect::<Vec<_>>()
+            })
+            .into(),
+            None => snapshot::unavailable_json(&feed).into(),
+        };
+        self.places.get_mut(&place).expect("is there").encoded = Some(encoded.clone());
+        encoded
+    }
+
+    /// Returns the item of the model at the top and its version.
+    pub(super) fn attrs_item<'keeper>(&self, keeper: &'keeper Keeper) -> (&'keeper [u8], crate::mirror::Version) {
+        let item = keeper.item(&self.attrs, self.owner.id()).flatten();
+        (item.map_or(MISSING, |item| item), item_version(self.owner.id(), item))
+    }
+
+    /// Returns the model at the top with everything below it, as JSON.
+    pub(super) fn model(&mut self, keeper: &Keeper) -> Arc<str> {
+        if let Some(model) = &self.model {
+            return model.clone();
+        }
+        let collections: Vec<(String, Arc<str>)> = self
+            .top
+            .clone()
+            .into_iter()
+            .map(|place| {
+                let name = self.collection(&self.places[&place].path).name.clone();
+                (name, self.encode(place, keeper))
+            })
+            .collect();
+        let (item, v) = self.attrs_item(keeper);
+        let mut out = String::new();
+        let nested = collections.iter().map(|(name, collection)| (name.as_str(), &**collection));
+        snapshot::write_model(&mut out, self.owner.id(), Some(v), item, nested);
+        let model: Arc<str> = out.into();
+        self.model = Some(model.clone());
+        model
+    }
+
+    /// Returns the collections at the top as `reset`s, for a client that comes to this view while it lives.
+    pub(super) fn resets(&mut self, keeper: &Keeper) -> Vec<String> {
+        self.top
+            .clone()
+            .into_iter()
+            .map(|place| {
+                let Place { feed, path, .. } = &self.places[&place];
+                let (feed, name) = (feed.clone(), self.collection(path).name.clone());
+                let collection = self.encode(place, keeper);
+                let hung = Hung { parent: &self.attrs, id: self.owner.id(), name: &name };
+                snapshot::reset_json(&feed, Some(hung), Some(&collection))
+            })
+            .collect()
+    }
+
+    /// Counts what could not be read as told to somebody, so that it is told again.
+    pub(super) fn told_as_it_is(&mut self) {
+        for place in self.unfilled.clone() {
+            self.show(place);
+        }
+    }
+}
+
+/// The feed to which teams answer where no other is configured.
+pub(super) const TEAMS: &str = "teams";
