@@ -1,0 +1,3 @@
+//! Promises that are kept across the crate's parts.
+
+mod ring;
