@@ -1,0 +1,4 @@
+//! Promises that are kept across the crate's parts.
+
+mod ring;
+mod shardctl;
