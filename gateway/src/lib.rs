@@ -1,1 +1,3 @@
-//! x
+//! A socket.io gateway for live feeds on sharded Redis.
+
+pub mod mirror;
