@@ -17,7 +17,12 @@ pub use self::{
     version::{BadVersion, Version},
 };
 
+mod diff;
 mod event;
+#[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod literal;
 mod notice;
 mod order;
 mod version;
