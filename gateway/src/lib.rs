@@ -4,10 +4,13 @@
 //! One way out: a shard's notice reaches the feed's mirror, becomes an event, is encoded
 //! once, and is dropped as shared bytes into the outbox of each client in the feed's rooms.
 
+pub mod config;
 pub mod hub;
 pub mod identity;
 pub mod live;
 pub mod metrics;
+pub mod mirror;
 pub mod outbox;
 pub mod snapshot;
 pub mod socket;
+pub mod tree;

@@ -1,0 +1,499 @@
+//! A gateway's copy of one feed, which turns notices and reads into events.
+//!
+//! A notice is believed only where it fits exactly; where it does not, the mirror
+//! stays as it is and says why, and its keeper reads the feed again. Every event
+//! tells a change of the mirror and nothing else, so that a client that applies
+//! events literally holds what the mirror holds.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use shard_router::feed::{Content, Kind, Position};
+
+use self::order::{Order, Place};
+pub use self::{
+    event::{Applied, Change, Doubt, Event, Repair},
+    notice::{BadNotice, Notice, Verb},
+    version::{BadVersion, Version},
+};
+
+mod diff;
+mod event;
+#[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod literal;
+mod notice;
+mod order;
+mod version;
+
+/// What an item takes besides the bytes of its id and its text: its place in the order,
+/// its entry by id, and the headers of two allocations.
+pub const ITEM_OVERHEAD: usize = 192;
+
+/// One feed's content, its order and its version.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    kind: Kind,
+    places: HashMap<Arc<str>, Place>,
+    order: Order<Item>,
+    version: Version,
+    text_bytes: usize,
+    /// An unknown item of a sorted feed that was published; its place comes with the next notice.
+    held: Option<(Arc<str>, Bytes)>,
+}
+
+#[derive(Debug, Clone)]
+struct Item {
+    id: Arc<str>,
+    text: Bytes,
+    /// What it adds to the version.
+    digest: Version,
+}
+
+impl Mirror {
+    /// Makes a mirror of what was read; ids and items are copied out of the read's buffer.
+    pub fn new(content: &Content) -> Self {
+        let mut mirror = Self {
+            kind: content.kind,
+            places: HashMap::with_capacity(content.entries.len()),
+            order: Order::with_capacity(content.entries.len()),
+            version: Version::EMPTY,
+            text_bytes: 0,
+            held: None,
+        };
+        for (id, item) in &content.entries {
+            mirror.insert(mirror.order.last(), Arc::from(id.as_str()), owned(item));
+        }
+        mirror
+    }
+
+    /// What kind of feed it was read as.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// How many items it holds.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether it holds no items.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// About how much memory it takes: ids, items and [`ITEM_OVERHEAD`] for each.
+    pub fn bytes(&self) -> usize {
+        self.text_bytes + self.len() * ITEM_OVERHEAD
+    }
+
+    /// The version of what it holds.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The item with this id.
+    pub fn get(&self, id: &str) -> Option<&Bytes> {
+        self.places.get(id).map(|place| &self.order.get(*place).text)
+    }
+
+    /// Walks ids and items from the first to the last; in a plain feed the order means nothing.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.order.places().map(|place| {
+            let item = self.order.get(place);
+            (&*item.id, &item.text)
+        })
+    }
+
+    /// The id just before this one; `None` for the first and for one that is not held.
+    pub fn before(&self, id: &str) -> Option<&str> {
+        let previous = self.order.previous(*self.places.get(id)?)?;
+        Some(&self.order.get(previous).id)
+    }
+
+    /// Follows one notice, if it fits exactly.
+    pub fn apply(&mut self, notice: &Notice) -> Applied {
+        let followed = match self.kind {
+            Kind::Unknown => Err(Doubt::UnknownKind),
+            Kind::Plain => self.follow_plain(notice),
+            Kind::Sorted => self.follow_sorted(notice),
+        };
+        if self.order.is_sparse() {
+            self.pack();
+        }
+        followed.unwrap_or_else(Applied::Doubt)
+    }
+
+    /// Whether the first half of an insert waits for the second.
+    pub fn has_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Forgets the first half of an insert, as at a mark, which never parts the halves.
+    pub fn drop_held(&mut self) {
+        self.held = None;
+    }
+
+    fn follow_plain(&mut self, notice: &Notice) -> Result<Applied, Doubt> {
+        match notice {
+            Notice::Publish { id, item } | Notice::Edit { id, item } => match self.find(id) {
+                Some(place) => Ok(self.rewrite_where_other(place, item)),
+                None => {
+                    let previous = self.order.last();
+                    Ok(Applied::Event(self.publish(previous, Arc::from(id.as_str()), owned(item))))
+                }
+            },
+            Notice::Retract { id } => Ok(self.retract_where_known(id)),
+            Notice::Position { id, .. } => Err(Doubt::PlaceInPlain(id.clone())),
+        }
+    }
+
+    fn follow_sorted(&mut self, notice: &Notice) -> Result<Applied, Doubt> {
+        if let Some((held, text)) = self.held.take() {
+            return match notice {
+                Notice::Position { id, position } if **id == *held => {
+                    let previous = self.place_for(id, position)?;
+                    self.check_tellable(previous)?;
+                    Ok(Applied::Event(self.publish(previous, held, text)))
+                }
+                _ => Err(Doubt::NoPlace(held.to_string())),
+            };
+        }
+        match notice {
+            Notice::Publish { id, item } => match self.find(id) {
+                Some(place) => Ok(self.rewrite_where_other(place, item)),
+                None => {
+                    self.held = Some((Arc::from(id.as_str()), owned(item)));
+                    Ok(Applied::Held)
+                }
+            },
+            Notice::Edit { id, item } => match self.find(id) {
+                Some(place) => Ok(self.rewrite_where_other(place, item)),
+                None => Err(Doubt::UnknownItem(id.clone())),
+            },
+            Notice::Retract { id } => Ok(self.retract_where_known(id)),
+            Notice::Position { id, position } => {
+                let place = self.find(id).ok_or_else(|| Doubt::UnknownItem(id.clone()))?;
+                let previous = self.place_for(id, position)?;
+                let stays = previous == self.order.previous(place) || previous == Some(place);
+                if stays {
+                    return Ok(Applied::Nothing);
+                }
+                self.check_tellable(previous)?;
+                Ok(Applied::Event(self.shift(place, previous)))
+            }
+        }
+    }
+
+    fn rewrite_where_other(&mut self, place: Place, item: &Bytes) -> Applied {
+        if self.order.get(place).text == *item {
+            return Applied::Nothing;
+        }
+        Applied::Event(self.rewrite(place, owned(item)))
+    }
+
+    fn retract_where_known(&mut self, id: &str) -> Applied {
+        match self.find(id) {
+            Some(place) => Applied::Event(self.retract(place)),
+            None => Applied::Nothing,
+        }
+    }
+
+    /// The place that the item is to be right behind; its own where it stands there already.
+    fn place_for(&self, id: &str, position: &Position) -> Result<Option<Place>, Doubt> {
+        let neighbour = |neighbour: &str| match self.find(neighbour) {
+            _ if neighbour == id => Err(Doubt::NextToItself(id.to_owned())),
+            Some(place) => Ok(place),
+            None => Err(Doubt::UnknownNeighbour(neighbour.to_owned())),
+        };
+        match position {
+            Position::Begin => Ok(None),
+            Position::End => Ok(self.order.last()),
+            Position::Before(next) => Ok(self.order.previous(neighbour(next)?)),
+            Position::After(previous) => Ok(Some(neighbour(previous)?)),
+        }
+    }
+
+    /// Refuses a place that a client could only misread: behind `begin`, `ID:` is the
+    /// place before all others, and behind `:ID` or an empty id it is another one too.
+    fn check_tellable(&self, previous: Option<Place>) -> Result<(), Doubt> {
+        let Some(previous) = previous else { return Ok(()) };
+        let id = &*self.order.get(previous).id;
+        if id.is_empty() || id == "begin" || id.starts_with(':') {
+            return Err(Doubt::Untellable(id.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn find(&self, id: &str) -> Option<Place> {
+        self.places.get(id).copied()
+    }
+
+    fn publish(&mut self, previous: Option<Place>, id: Arc<str>, text: Bytes) -> Event {
+        let place = self.insert(previous, id.clone(), text.clone());
+        let position = (self.kind == Kind::Sorted).then(|| self.position(place));
+        self.event(Change::Publish { id, item: text, position })
+    }
+
+    fn rewrite(&mut self, place: Place, text: Bytes) -> Event {
+        let item = self.order.get_mut(place);
+        let id = item.id.clone();
+        self.text_bytes = self.text_bytes - item.text.len() + text.len();
+        item.text = text.clone();
+        self.digest(place);
+        self.event(Change::Change { id, item: text })
+    }
+
+    fn retract(&mut self, place: Place) -> Event {
+        let next = self.order.next(place);
+        let Item { id, text, digest } = self.order.remove(place);
+        self.version.remove(digest);
+        self.text_bytes -= id.len() + text.len();
+        self.places.remove(&id);
+        self.digest_behind(next);
+        self.event(Change::Retract { id })
+    }
+
+    fn shift(&mut self, place: Place, previous: Option<Place>) -> Event {
+        let left = self.order.next(place);
+        self.order.shift(place, previous);
+        self.digest_behind(left);
+        self.digest(place);
+        self.digest_behind(self.order.next(place));
+        let id = self.order.get(place).id.clone();
+        let position = self.position(place);
+        self.event(Change::Position { id, position })
+    }
+
+    fn insert(&mut self, previous: Option<Place>, id: Arc<str>, text: Bytes) -> Place {
+        self.text_bytes += id.len() + text.len();
+        let item = Item { id: id.clone(), text, digest: Version::EMPTY };
+        let place = self.order.insert(previous, item);
+        self.places.insert(id, place);
+        self.digest(place);
+        self.digest_behind(self.order.next(place));
+        place
+    }
+
+    /// Counts an item anew after it, or in a sorted feed the one before it, has changed.
+    fn digest(&mut self, place: Place) {
+        let previous = match (self.kind, self.order.previous(place)) {
+            (Kind::Sorted, Some(previous)) => &*self.order.get(previous).id,
+            (Kind::Sorted | Kind::Plain | Kind::Unknown, _) => "",
+        };
+        let item = self.order.get(place);
+        let digest = Version::of_item(previous, &item.id, &item.text);
+        self.version.remove(item.digest);
+        self.version.add(digest);
+        self.order.get_mut(place).digest = digest;
+    }
+
+    /// Counts the item at `next` anew, where what stands before it is part of that.
+    fn digest_behind(&mut self, next: Option<Place>) {
+        if let (Kind::Sorted, Some(next)) = (self.kind, next) {
+            self.digest(next);
+        }
+    }
+
+    fn position(&self, place: Place) -> Position {
+        match self.order.previous(place) {
+            Some(previous) => Position::After(self.order.get(previous).id.to_string()),
+            None => Position::Begin,
+        }
+    }
+
+    fn event(&self, change: Change) -> Event {
+        Event { change, v: self.version }
+    }
+
+    fn pack(&mut self) {
+        self.order.pack();
+        self.places =
+            self.order.places().map(|place| (self.order.get(place).id.clone(), place)).collect();
+    }
+}
+
+/// Copies out of a buffer that holds much else.
+fn owned(item: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(item)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mirror(kind: Kind, items: &[(&str, &'static str)]) -> Mirror {
+        let entries =
+            items.iter().map(|(id, item)| (String::from(*id), Bytes::from_static(item.as_bytes())));
+        Mirror::new(&Content { kind, entries: entries.collect(), bad_ids: 0 })
+    }
+
+    /// Reads `publish 1=a`, `edit 1=a`, `retract 1`, or `position 1 :2`.
+    fn notice(text: &'static str) -> Notice {
+        let (verb, rest) = text.split_once(' ').expect("a notice has a verb");
+        let (verb, payload) = match verb {
+            "publish" => (Verb::Publish, rest.replacen('=', "\0", 1)),
+            "edit" => (Verb::Edit, rest.replacen('=', "\0", 1)),
+            "retract" => (Verb::Retract, rest.to_owned()),
+            _ => (Verb::Position, rest.replacen(' ', "\0", 1)),
+        };
+        Notice::parse(verb, &Bytes::from(payload)).expect("a notice of a test is well made")
+    }
+
+    /// Follows notices and writes each outcome down, then the content.
+    #[track_caller]
+    fn check(mut mirror: Mirror, notices: &[&'static str], expected: &[&str], content: &str) {
+        let outcomes: Vec<String> =
+            notices.iter().map(|text| outcome(mirror.apply(&notice(text)))).collect();
+        assert_eq!(outcomes, expected);
+        let held: Vec<String> = mirror
+            .iter()
+            .map(|(id, item)| format!("{id}={}", String::from_utf8_lossy(item)))
+            .collect();
+        assert_eq!(held.join(" "), content);
+    }
+
+    fn outcome(applied: Applied) -> String {
+        let text = |item: &Bytes| String::from_utf8_lossy(item).into_owned();
+        match applied {
+            Applied::Nothing => "nothing".to_owned(),
+            Applied::Held => "held".to_owned(),
+            Applied::Doubt(doubt) => format!("doubt: {doubt}"),
+            Applied::Event(Event { change, .. }) => match change {
+                Change::Publish { id, item, position: None } => {
+                    format!("publish {id}={}", text(&item))
+                }
+                Change::Publish { id, item, position: Some(position) } => {
+                    format!("publish {id}={} {position}", text(&item))
+                }
+                Change::Change { id, item } => format!("change {id}={}", text(&item)),
+                Change::Retract { id } => format!("retract {id}"),
+                Change::Position { id, position } => format!("position {id} {position}"),
+            },
+        }
+    }
+
+    #[test]
+    fn a_plain_feed_tells_what_differs() {
+        check(
+            mirror(Kind::Plain, &[("1", "a")]),
+            &["publish 1=a", "edit 1=b", "publish 2=c", "edit 3=d", "retract 1", "retract 1"],
+            &["nothing", "change 1=b", "publish 2=c", "publish 3=d", "retract 1", "nothing"],
+            "2=c 3=d",
+        );
+        check(
+            mirror(Kind::Plain, &[("1", "a")]),
+            &["position 1 begin:"],
+            &["doubt: item `1` of a plain feed was given a place"],
+            "1=a",
+        );
+    }
+
+    #[test]
+    fn a_sorted_insert_is_one_event() {
+        check(
+            mirror(Kind::Sorted, &[("1", "a"), ("2", "b")]),
+            &["publish 3=c", "position 3 :2", "publish 4=d", "position 4 begin:"],
+            &["held", "publish 3=c 1:", "held", "publish 4=d begin:"],
+            "4=d 1=a 3=c 2=b",
+        );
+    }
+
+    #[test]
+    fn a_place_is_told_as_the_item_before() {
+        check(
+            mirror(Kind::Sorted, &[("1", "a"), ("2", "b"), ("3", "c")]),
+            &["position 1 :end", "position 3 begin:", "position 2 1:", "position 2 :3"],
+            &["position 1 3:", "position 3 begin:", "position 2 1:", "position 2 begin:"],
+            "2=b 3=c 1=a",
+        );
+    }
+
+    #[test]
+    fn a_place_that_an_item_has_already_is_nothing() {
+        let places = ["position 1 begin:", "position 1 :2", "position 2 1:", "position 2 :3"];
+        check(
+            mirror(Kind::Sorted, &[("1", "a"), ("2", "b"), ("3", "c")]),
+            &[places[0], places[1], places[2], places[3], "position 3 :end", "position 3 2:"],
+            &["nothing"; 6],
+            "1=a 2=b 3=c",
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_changes_nothing() {
+        check(
+            mirror(Kind::Sorted, &[("1", "a"), ("2", "b")]),
+            &["edit 3=c", "position 3 begin:", "position 1 :3", "position 1 :1", "retract 3"],
+            &[
+                "doubt: item `3` is not known",
+                "doubt: item `3` is not known",
+                "doubt: neighbour `3` is not known",
+                "doubt: item `1` was put next to itself",
+                "nothing",
+            ],
+            "1=a 2=b",
+        );
+        check(
+            mirror(Kind::Unknown, &[]),
+            &["publish 1=a", "retract 1"],
+            &["doubt: feed's kind is not known yet"; 2],
+            "",
+        );
+    }
+
+    #[test]
+    fn an_insert_without_its_place_is_doubted_and_forgotten() {
+        let lost = "doubt: item `3` was published without its place right behind it";
+        check(
+            mirror(Kind::Sorted, &[("1", "a")]),
+            &[
+                "publish 3=c",
+                "retract 1",
+                "publish 3=c",
+                "position 1 :end",
+                "publish 3=c",
+                "publish 3=c",
+            ],
+            &["held", lost, "held", lost, "held", lost],
+            "1=a",
+        );
+        check(
+            mirror(Kind::Sorted, &[("1", "a")]),
+            &["publish 3=c", "position 3 :3", "position 3 begin:"],
+            &["held", "doubt: item `3` was put next to itself", "doubt: item `3` is not known"],
+            "1=a",
+        );
+        let mut mirror = mirror(Kind::Sorted, &[]);
+        mirror.apply(&notice("publish 3=c"));
+        assert!(mirror.has_held());
+        mirror.drop_held();
+        assert!(!mirror.has_held());
+    }
+
+    #[test]
+    fn a_place_that_clients_would_misread_is_not_told() {
+        check(
+            mirror(Kind::Sorted, &[("1", "a"), ("begin", "b"), ("2", "c")]),
+            &["position 2 begin:", "position 2 :end", "position begin :end"],
+            &["position 2 begin:", "doubt: place behind item `begin` cannot be told", "nothing"],
+            "2=c 1=a begin=b",
+        );
+    }
+
+    #[test]
+    fn a_mirror_keeps_no_buffer_alive_and_knows_its_size() {
+        let buffer = Bytes::from(vec![b'x'; 1000]);
+        let entries = vec![("1".to_owned(), buffer.slice(..3))];
+        let mut mirror = Mirror::new(&Content { kind: Kind::Plain, entries, bad_ids: 0 });
+        mirror.apply(&Notice::Publish { id: "22".to_owned(), item: buffer.slice(..5) });
+        assert!(buffer.is_unique());
+        assert_eq!(mirror.bytes(), 1 + 3 + 2 + 5 + 2 * ITEM_OVERHEAD);
+        mirror.apply(&Notice::Edit { id: "22".to_owned(), item: Bytes::new() });
+        mirror.apply(&Notice::Retract { id: "1".to_owned() });
+        assert_eq!(mirror.bytes(), 2 + ITEM_OVERHEAD);
+        assert_eq!((mirror.get("22"), mirror.get("1")), (Some(&Bytes::new()), None));
+        assert_eq!(mirror.before("22"), None);
+    }
+}
