@@ -4,8 +4,10 @@
 //! One way out: a shard's notice reaches the feed's mirror, becomes an event, is encoded
 //! once, and is dropped as shared bytes into the outbox of each client in the feed's rooms.
 
+pub mod config;
 pub mod hub;
 pub mod identity;
 pub mod metrics;
 pub mod outbox;
 pub mod socket;
+pub mod tree;
