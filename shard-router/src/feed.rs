@@ -2,9 +2,23 @@
 //!
 //! Source: Thoonk 1.0.1 (`contract.txt`, and `thoonk/feeds/*.py` where they differ).
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use bytes::Bytes;
+
+use crate::shard::ShardError;
+
+mod edits;
+mod job;
+pub mod names;
+mod plain;
+mod queue;
+mod read;
+mod sorted;
+
+pub use edits::{Edited, Note};
+pub use job::{Job, Look, Put};
+pub use plain::{Post, Published};
 
 /// What kind of feed a name stands for, as `feed.config:NAME` says in `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +31,134 @@ pub enum FeedType {
     Queue,
     /// Items taken, claimed and finished.
     Job,
+}
+
+impl FeedType {
+    /// Returns the word that stands in `feed.config:NAME`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Feed => "feed",
+            Self::SortedFeed => "sorted_feed",
+            Self::Queue => "queue",
+            Self::Job => "job",
+        }
+    }
+}
+
+impl fmt::Display for FeedType {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+/// A word is no type of feed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of `feed`, `sorted_feed`, `queue` and `job`")]
+pub struct BadFeedType(pub String);
+
+impl FromStr for FeedType {
+    type Err = BadFeedType;
+
+    fn from_str(text: &str) -> Result<Self, BadFeedType> {
+        match text {
+            "feed" => Ok(Self::Feed),
+            "sorted_feed" => Ok(Self::SortedFeed),
+            "queue" => Ok(Self::Queue),
+            "job" => Ok(Self::Job),
+            _ => Err(BadFeedType(text.to_owned())),
+        }
+    }
+}
+
+/// What a verb found under a feed's name, where it could not do with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A feed of this type.
+    Type(FeedType),
+    /// Something the contract does not know, such as `feed.ids:set`.
+    Other(String),
+}
+
+impl Found {
+    /// Reads the word that the scripts answer.
+    pub(crate) fn of(word: &[u8]) -> Self {
+        let word = String::from_utf8_lossy(word);
+        word.parse().map_or_else(|_| Self::Other(word.into_owned()), Self::Type)
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Type(feed_type) => feed_type.fmt(out),
+            Self::Other(word) => out.write_str(word),
+        }
+    }
+}
+
+/// What a feed becomes where a verb is the first to write it; ignored where it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewFeed {
+    /// Its type, for verbs that can make several.
+    pub feed_type: FeedType,
+    /// How many items it keeps: a plain feed the newest, a sorted feed the last ones.
+    pub max_length: Option<u64>,
+}
+
+impl Default for NewFeed {
+    fn default() -> Self {
+        Self { feed_type: FeedType::Feed, max_length: None }
+    }
+}
+
+/// Why a verb was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// No feed may have this name.
+    #[error("bad feed name: {0}")]
+    BadName(&'static str),
+    /// No item or job may have this id.
+    #[error("bad id {id:?}: {reason}")]
+    BadId {
+        /// The id.
+        id: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The feed is of a type that this verb is not for.
+    #[error("feed `{feed}` is of another type: {found}")]
+    WrongKind {
+        /// The feed.
+        feed: String,
+        /// What it is.
+        found: Found,
+    },
+    /// The feed has no item of this id.
+    #[error("feed `{feed}` has no item {id:?}")]
+    UnknownItem {
+        /// The feed.
+        feed: String,
+        /// The id.
+        id: String,
+    },
+    /// The item that a position names is not in the feed.
+    #[error("feed `{feed}` has no neighbour {id:?}")]
+    UnknownNeighbour {
+        /// The feed.
+        feed: String,
+        /// The id of the neighbour.
+        id: String,
+    },
+    /// An item cannot be put next to itself.
+    #[error("item {0:?} cannot be put next to itself")]
+    SameItem(String),
+    /// The feed's keys are not what the contract says.
+    #[error(transparent)]
+    BadFeed(#[from] BadFeed),
+    /// The shard did not do it.
+    #[error("shard did not carry it out")]
+    Shard(#[from] ShardError),
 }
 
 /// Where an item goes, relative to its neighbours.
@@ -37,7 +179,7 @@ pub enum Position {
 #[error("position {0:?} is none of `begin:`, `:end`, `:ID` (before ID) and `ID:` (after ID)")]
 pub struct BadPosition(pub String);
 
-impl std::str::FromStr for Position {
+impl FromStr for Position {
     type Err = BadPosition;
 
     fn from_str(text: &str) -> Result<Self, BadPosition> {
@@ -65,6 +207,17 @@ impl fmt::Display for Position {
             Self::End => out.write_str(":end"),
             Self::Before(id) => write!(out, ":{id}"),
             Self::After(id) => write!(out, "{id}:"),
+        }
+    }
+}
+
+impl Position {
+    /// Returns the id of the neighbour it names.
+    #[must_use]
+    pub fn neighbour(&self) -> Option<&str> {
+        match self {
+            Self::Begin | Self::End => None,
+            Self::Before(id) | Self::After(id) => Some(id),
         }
     }
 }

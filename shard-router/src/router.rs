@@ -1,1 +1,280 @@
-//! The front door: feed → shard → verb.
+//! The front door: a feed's name, the shard that has it, the verb.
+//!
+//! The verbs themselves stand in [`crate::feed`], one file a type of feed; each is one
+//! script, so that a write and its notices happen together or not at all.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{
+    feed::{FeedError, Found, names},
+    shard::{Script, Shard, ShardError, Value, Waiter},
+};
+
+/// Names a verb's script: the shared text, then its own.
+macro_rules! verb {
+    ($name:literal) => {
+        $crate::shard::Script::new(
+            $name,
+            concat!(
+                include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/shard/scripts/lib.lua")),
+                include_str!(concat!(
+                    env!("CARGO_MANIFEST_DIR"),
+                    "/src/shard/scripts/",
+                    $name,
+                    ".lua"
+                ))
+            ),
+        )
+    };
+}
+pub(crate) use verb;
+
+/// Says which shard has a feed, by its index.
+type Owner = Box<dyn Fn(&str) -> usize + Send + Sync>;
+
+/// Carries out verbs, each on the shard that has the feed.
+pub struct Router {
+    shards: Vec<Arc<dyn Shard>>,
+    owner: Owner,
+    instance: String,
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Router")
+            .field("shards", &self.shards)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Router {
+    /// Makes a router of these shards; `owner` gives the index of the one that has a feed.
+    ///
+    /// # Panics
+    ///
+    /// Verbs panic where `owner` answers an index beyond `shards`.
+    #[must_use]
+    pub fn new(
+        shards: Vec<Arc<dyn Shard>>,
+        owner: impl Fn(&str) -> usize + Send + Sync + 'static,
+    ) -> Self {
+        Self { shards, owner: Box::new(owner), instance: Uuid::new_v4().simple().to_string() }
+    }
+
+    /// Returns the shards in the order of their indexes.
+    #[must_use]
+    pub fn shards(&self) -> &[Arc<dyn Shard>] {
+        &self.shards
+    }
+
+    /// Returns the index of the shard that has this feed.
+    #[must_use]
+    pub fn owner(&self, feed: &str) -> usize {
+        (self.owner)(feed)
+    }
+
+    /// Returns the 32 hexadecimal digits by which this router signs `newfeed`, `delfeed` and `conffeed`.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Opens a connection on which one worker waits for a queue or a job queue to fill.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FeedError::BadName`] for a name that no feed may have.
+    pub fn waiter(&self, queue: &str) -> Result<QueueWaiter, FeedError> {
+        names::check_feed(queue)?;
+        let waiter = self.shards[self.owner(queue)].waiter();
+        Ok(QueueWaiter { waiter, key: names::ids(queue) })
+    }
+
+    /// Publishes a payload as it is on a channel of one shard.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ShardError`] when the shard is away or refuses.
+    pub async fn relay(
+        &self,
+        shard: usize,
+        channel: impl Into<Bytes>,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), ShardError> {
+        static RELAY: Script = verb!("relay");
+        let args = vec![channel.into(), payload.into()];
+        self.run(shard, &RELAY, Vec::new(), args).await?.ok().map(drop)
+    }
+
+    /// Publishes a mark: whoever hears `nonce` has heard everything before it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ShardError`] when the shard is away or refuses.
+    pub async fn mark(
+        &self,
+        shard: usize,
+        channel: impl Into<Bytes>,
+        nonce: impl Into<Bytes>,
+    ) -> Result<(), ShardError> {
+        self.relay(shard, channel, nonce).await
+    }
+
+    /// Runs one script on one shard.
+    pub(crate) async fn run(
+        &self,
+        shard: usize,
+        script: &'static Script,
+        keys: Vec<Bytes>,
+        args: Vec<Bytes>,
+    ) -> Result<Answer, ShardError> {
+        let value = self.shards[shard].eval(script, keys, args).await?;
+        let mut answer =
+            Answer { script: script.name(), shard, status: Bytes::new(), rest: [].into() };
+        match value {
+            Value::Array(values) => answer.rest = values.into(),
+            other => return Err(answer.unexpected(&other)),
+        }
+        answer.status = answer.word()?;
+        Ok(answer)
+    }
+
+    /// Runs one script on the shard that has the feed.
+    pub(crate) async fn run_for(
+        &self,
+        feed: &str,
+        script: &'static Script,
+        keys: Vec<Bytes>,
+        args: Vec<Bytes>,
+    ) -> Result<Answer, FeedError> {
+        names::check_feed(feed)?;
+        Ok(self.run(self.owner(feed), script, keys, args).await?)
+    }
+}
+
+/// Waits for one queue to fill.
+pub struct QueueWaiter {
+    waiter: Box<dyn Waiter>,
+    key: Bytes,
+}
+
+impl fmt::Debug for QueueWaiter {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("QueueWaiter").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl QueueWaiter {
+    /// Waits until the queue is not empty; `false` when `timeout` passed first.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ShardError`] when the shard is away or refuses.
+    pub async fn wait(&mut self, timeout: Duration) -> Result<bool, ShardError> {
+        self.waiter.wait(self.key.clone(), timeout).await
+    }
+}
+
+/// What a script answered: a word for how it went, then whatever the verb says.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    script: &'static str,
+    shard: usize,
+    status: Bytes,
+    rest: std::collections::VecDeque<Value>,
+}
+
+impl Answer {
+    /// Returns the word for how it went.
+    pub(crate) fn status(&self) -> &[u8] {
+        &self.status
+    }
+
+    /// Lets through an answer that says `ok`.
+    pub(crate) fn ok(self) -> Result<Self, ShardError> {
+        if self.status == "ok" { Ok(self) } else { Err(self.unknown()) }
+    }
+
+    /// Lets through an answer that says `ok`, or tells that the feed is of another type.
+    pub(crate) fn ok_for(mut self, feed: &str) -> Result<Self, FeedError> {
+        if self.status == "kind" {
+            let found = Found::of(&self.word()?);
+            return Err(FeedError::WrongKind { feed: feed.to_owned(), found });
+        }
+        Ok(self.ok()?)
+    }
+
+    pub(crate) fn maybe(&mut self) -> Result<Option<Bytes>, ShardError> {
+        match self.rest.pop_front() {
+            Some(Value::Bytes(bytes)) => Ok(Some(bytes)),
+            Some(Value::Nil) | None => Ok(None),
+            Some(other) => Err(self.unexpected(&other)),
+        }
+    }
+
+    pub(crate) fn word(&mut self) -> Result<Bytes, ShardError> {
+        self.maybe()?.ok_or_else(|| self.unexpected(&Value::Nil))
+    }
+
+    pub(crate) fn text(&mut self) -> Result<String, ShardError> {
+        Ok(String::from_utf8_lossy(&self.word()?).into_owned())
+    }
+
+    pub(crate) fn int(&mut self) -> Result<i64, ShardError> {
+        match self.rest.pop_front() {
+            Some(Value::Int(int)) => Ok(int),
+            other => Err(self.unexpected(&other.unwrap_or(Value::Nil))),
+        }
+    }
+
+    pub(crate) fn array(&mut self) -> Result<Vec<Value>, ShardError> {
+        match self.rest.pop_front() {
+            Some(Value::Array(values)) => Ok(values),
+            other => Err(self.unexpected(&other.unwrap_or(Value::Nil))),
+        }
+    }
+
+    /// Takes an array apart in which every element is a string or nothing.
+    pub(crate) fn strings(&mut self) -> Result<Vec<Option<Bytes>>, ShardError> {
+        let values = self.array()?;
+        values
+            .into_iter()
+            .map(|value| match value {
+                Value::Bytes(bytes) => Ok(Some(bytes)),
+                Value::Nil => Ok(None),
+                other => Err(self.unexpected(&other)),
+            })
+            .collect()
+    }
+
+    /// Makes an answer of one element of this one.
+    pub(crate) fn part(&self, values: Vec<Value>) -> Self {
+        Self { script: self.script, shard: self.shard, status: Bytes::new(), rest: values.into() }
+    }
+
+    /// The error for a status that the verb does not know.
+    pub(crate) fn unknown(&self) -> ShardError {
+        self.refused(format!("status {:?}", self.status))
+    }
+
+    fn unexpected(&self, value: &Value) -> ShardError {
+        let kind = match value {
+            Value::Nil => "nothing",
+            Value::Int(_) => "a number",
+            Value::Bytes(_) => "a string",
+            Value::Array(_) => "an array",
+        };
+        self.refused(format!("{kind} where something else was due"))
+    }
+
+    fn refused(&self, what: String) -> ShardError {
+        ShardError::Refused {
+            shard: format!("#{}", self.shard).into(),
+            reason: format!("script `{}` answered {what}", self.script),
+        }
+    }
+}

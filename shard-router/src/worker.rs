@@ -1,1 +1,1 @@
-//! Typed workers over job queues.
+//! Takes jobs from one queue and answers them.

@@ -1,0 +1,2 @@
+-- KEYS: config.
+return {'ok', redis.call('HGETALL', KEYS[1])}

@@ -1,0 +1,2 @@
+-- KEYS: feeds.
+return {'ok', redis.call('SMEMBERS', KEYS[1])}

@@ -1,0 +1,10 @@
+-- KEYS: ids items config publishes feeds. ARGV: feed id item verb-of-push instance.
+local ids, items, config, publishes, feeds = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local feed, id, item, push, instance = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local shape, typed = shape_of(ids, items, config)
+if not fits(shape, 'queue') then return {'kind', shape} end
+redis.call('INCR', publishes)
+register(feeds, config, feed, shape, typed, 'queue', '', instance)
+redis.call(push, ids, id)
+redis.call('HSET', items, id, item)
+return {'ok'}
