@@ -100,7 +100,9 @@ impl Hub {
     /// Tells whether this client hears a room.
     #[must_use]
     pub fn contains(&self, room: &Room, client: ClientId) -> bool {
-        self.rooms.get(room).is_some_and(|members| members.iter().any(|member| member.client == client))
+        self.rooms
+            .get(room)
+            .is_some_and(|members| members.iter().any(|member| member.client == client))
     }
 
     /// Lists who hears at least one of these rooms, each once.

@@ -21,6 +21,7 @@ mod diff;
 mod event;
 #[cfg(test)]
 mod histories;
+pub mod keeper;
 #[cfg(test)]
 mod literal;
 mod notice;

@@ -138,7 +138,12 @@ pub fn event_json(feed: &str, event: &Event) -> (&'static str, String) {
 /// Returns the argument of an event about one lone item, such as a team's attributes.
 #[must_use]
 pub fn item_event_json(feed: &str, id: &str, item: &[u8], v: Version) -> String {
-    format!(r#"{{"feed":{},"id":{},"item":{},"v":"{v}"}}"#, string(feed), string(id), item_json(item))
+    format!(
+        r#"{{"feed":{},"id":{},"item":{},"v":"{v}"}}"#,
+        string(feed),
+        string(id),
+        item_json(item)
+    )
 }
 
 /// Returns the argument of a `retract` of a team: what is left is no version.
@@ -169,7 +174,10 @@ pub fn reset_json(feed: &str, hung: Option<Hung<'_>>, collection: Option<&str>) 
         None => ("null".to_owned(), "null".to_owned()),
     };
     let collection = collection.unwrap_or("null");
-    format!(r#"{{"feed":{},"parent":{parent},"name":{name},"collection":{collection}}}"#, string(feed))
+    format!(
+        r#"{{"feed":{},"parent":{parent},"name":{name},"collection":{collection}}}"#,
+        string(feed)
+    )
 }
 
 /// Returns a text as a JSON string.

@@ -126,7 +126,8 @@ impl View {
             .into();
         let shared = shared.is_some();
         let count = branch.map_or(0, |branch| branch.collections.len());
-        let vars = Vars::default().with(owner.variable(), owner.id()).expect("an id is never empty");
+        let vars =
+            Vars::default().with(owner.variable(), owner.id()).expect("an id is never empty");
         let mut view = Self {
             owner,
             tree,
@@ -209,7 +210,13 @@ impl View {
     }
 
     /// Takes in that a place's feed is filled: hangs what its items have below them.
-    pub(super) fn filled(&mut self, place: PlaceId, keeper: &Keeper, now: Instant, needs: &mut Vec<Need>) {
+    pub(super) fn filled(
+        &mut self,
+        place: PlaceId,
+        keeper: &Keeper,
+        now: Instant,
+        needs: &mut Vec<Need>,
+    ) {
         if self.unfilled.remove(&place) {
             self.places.get_mut(&place).expect("an unfilled place is there").since = now;
             self.stale(place);
@@ -224,9 +231,14 @@ impl View {
             return;
         }
         let Some(mirror) = keeper.mirror(feed) else { return };
-        let gone: Vec<String> = children.keys().filter(|id| mirror.get(id).is_none()).cloned().collect();
-        let come: Vec<String> =
-            mirror.iter().map(|(id, _)| id).filter(|id| !children.contains_key(*id)).map(str::to_owned).collect();
+        let gone: Vec<String> =
+            children.keys().filter(|id| mirror.get(id).is_none()).cloned().collect();
+        let come: Vec<String> = mirror
+            .iter()
+            .map(|(id, _)| id)
+            .filter(|id| !children.contains_key(*id))
+            .map(str::to_owned)
+            .collect();
         for id in gone {
             self.retracted(place, &id, needs);
         }
@@ -236,10 +248,18 @@ impl View {
     }
 
     /// Hangs the nested collections of one item, and returns them.
-    fn nest(&mut self, place: PlaceId, id: &str, now: Instant, needs: &mut Vec<Need>) -> Vec<PlaceId> {
+    fn nest(
+        &mut self,
+        place: PlaceId,
+        id: &str,
+        now: Instant,
+        needs: &mut Vec<Need>,
+    ) -> Vec<PlaceId> {
         let Place { path, vars, .. } = &self.places[&place];
         let collection = self.collection(path);
-        let Some(vars) = collection.item.as_ref().map_or(Some(vars.clone()), |name| vars.with_item(name, id)) else {
+        let Some(vars) =
+            collection.item.as_ref().map_or_else(|| Some(vars.clone()), |name| vars.with(name, id))
+        else {
             return Vec::new();
         };
         let (path, count) = (path.clone(), collection.collections.len());
@@ -256,7 +276,13 @@ impl View {
     }
 
     /// Takes in that an item was published at a place, after the room was told.
-    pub(super) fn published(&mut self, place: PlaceId, id: &str, now: Instant, needs: &mut Vec<Need>) {
+    pub(super) fn published(
+        &mut self,
+        place: PlaceId,
+        id: &str,
+        now: Instant,
+        needs: &mut Vec<Need>,
+    ) {
         if self.collection(&self.places[&place].path).collections.is_empty() {
             return;
         }
@@ -287,7 +313,13 @@ impl View {
     }
 
     /// Takes in that a place's feed is to be sent anew.
-    pub(super) fn reset(&mut self, place: PlaceId, keeper: &Keeper, now: Instant, needs: &mut Vec<Need>) {
+    pub(super) fn reset(
+        &mut self,
+        place: PlaceId,
+        keeper: &Keeper,
+        now: Instant,
+        needs: &mut Vec<Need>,
+    ) {
         self.stale(place);
         if self.hears(place) {
             self.hide(place, now);
@@ -314,7 +346,12 @@ impl View {
     }
 
     /// Returns the resets that are due, and counts them as sent.
-    pub(super) fn announce(&mut self, keeper: &Keeper, now: Instant, encode: bool) -> Vec<(Arc<str>, String)> {
+    pub(super) fn announce(
+        &mut self,
+        keeper: &Keeper,
+        now: Instant,
+        encode: bool,
+    ) -> Vec<(Arc<str>, String)> {
         let mut resets = Vec::new();
         for place in std::mem::take(&mut self.open) {
             let Some(found) = self.places.get(&place) else { continue };
@@ -332,7 +369,10 @@ impl View {
                 let name = &self.collection(&self.places[&place].path).name.clone();
                 let collection = self.encode(place, keeper);
                 let hung = Hung { parent: &parent, id: &id, name };
-                resets.push((feed.clone(), snapshot::reset_json(&feed, Some(hung), Some(&collection))));
+                resets.push((
+                    feed.clone(),
+                    snapshot::reset_json(&feed, Some(hung), Some(&collection)),
+                ));
             }
         }
         resets
@@ -384,20 +424,28 @@ impl View {
         for (id, nested) in children {
             below.insert(id, nested.into_iter().map(|child| self.encode(child, keeper)).collect());
         }
-        let encoded: Arc<str> = match keeper.mirror(&feed).filter(|_| !self.unfilled.contains(&place)) {
-            Some(mirror) => snapshot::collection_json(&feed, mirror, |id| {
-                let nested = below.get(id).map(Vec::as_slice).unwrap_or_default();
-                names.iter().map(String::as_str).zip(nested.iter().map(AsRef::as_ref)).collect::<Vec<_>>()
-            })
-            .into(),
-            None => snapshot::unavailable_json(&feed).into(),
-        };
+        let encoded: Arc<str> =
+            match keeper.mirror(&feed).filter(|_| !self.unfilled.contains(&place)) {
+                Some(mirror) => snapshot::collection_json(&feed, mirror, |id| {
+                    let nested = below.get(id).map(Vec::as_slice).unwrap_or_default();
+                    names
+                        .iter()
+                        .map(String::as_str)
+                        .zip(nested.iter().map(AsRef::as_ref))
+                        .collect::<Vec<_>>()
+                })
+                .into(),
+                None => snapshot::unavailable_json(&feed).into(),
+            };
         self.places.get_mut(&place).expect("is there").encoded = Some(encoded.clone());
         encoded
     }
 
     /// Returns the item of the model at the top and its version.
-    pub(super) fn attrs_item<'keeper>(&self, keeper: &'keeper Keeper) -> (&'keeper [u8], crate::mirror::Version) {
+    pub(super) fn attrs_item<'keeper>(
+        &self,
+        keeper: &'keeper Keeper,
+    ) -> (&'keeper [u8], crate::mirror::Version) {
         let item = keeper.item(&self.attrs, self.owner.id()).flatten();
         (item.map_or(MISSING, |item| item), item_version(self.owner.id(), item))
     }

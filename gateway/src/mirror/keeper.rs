@@ -21,7 +21,7 @@ use shard_router::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::{Applied, Event, Mirror, Repair, Version, notice::Notice};
+use super::{Applied, Event, Mirror, Notice, Repair, Verb, Version};
 use crate::metrics;
 
 /// How the keeper behaves.
@@ -258,11 +258,14 @@ impl Keeper {
     /// Returns the channels that every shard connection has from its start.
     #[must_use]
     pub fn standing_channels(&self) -> Vec<Bytes> {
-        let standing = [self.settings.mark_channel.as_str(), CONTROL, "newfeed", "delfeed", "conffeed"];
+        let standing =
+            [self.settings.mark_channel.as_str(), CONTROL, "newfeed", "delfeed", "conffeed"];
         standing
             .iter()
             .map(|name| Bytes::copy_from_slice(name.as_bytes()))
-            .chain(self.settings.queues.iter().map(|queue| Bytes::from(format!("job.finish:{queue}"))))
+            .chain(
+                self.settings.queues.iter().map(|queue| Bytes::from(format!("job.finish:{queue}"))),
+            )
             .collect()
     }
 
@@ -305,7 +308,9 @@ impl Keeper {
     pub fn size(&self) -> (usize, usize) {
         let bytes = |tracked: &Tracked| match &tracked.body {
             Body::Whole(mirror) => mirror.as_ref().map_or(0, Mirror::bytes),
-            Body::Items(items) => items.values().flat_map(|(_, item)| item.iter().flatten()).map(Bytes::len).sum(),
+            Body::Items(items) => {
+                items.values().flat_map(|(_, item)| item.iter().flatten()).map(Bytes::len).sum()
+            }
         };
         (self.tracked.len(), self.tracked.values().map(bytes).sum())
     }
@@ -327,7 +332,9 @@ impl Keeper {
         let key = (Scope::Items, feed.clone());
         let tracked = self.track(&key, shard, Body::Items(HashMap::new()), now);
         tracked.users += 1;
-        let Body::Items(items) = &mut tracked.body else { unreachable!("an Items key has an Items body") };
+        let Body::Items(items) = &mut tracked.body else {
+            unreachable!("an Items key has an Items body")
+        };
         let entry = items.entry(id.to_owned()).or_insert((0, None));
         entry.0 += 1;
         let unknown = entry.1.is_none();
@@ -419,8 +426,12 @@ impl Keeper {
         metrics::shard_up(&self.shards[shard].name, true);
         self.outs.push(Out::Shard { shard, up: true });
         let confirmed = |tracked: &Tracked| tracked.shard == shard && tracked.ticket.is_none();
-        let keys: Vec<Key> =
-            self.tracked.iter().filter(|(_, tracked)| confirmed(tracked)).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Key> = self
+            .tracked
+            .iter()
+            .filter(|(_, tracked)| confirmed(tracked))
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in keys {
             let tracked = self.tracked.get_mut(&key).expect("was just listed");
             // Whatever kept it waiting was said of the connection before.
@@ -460,11 +471,11 @@ impl Keeper {
         match channel.split_once(':') {
             Some(("job.finish", queue)) => self.finished(queue, payload),
             Some((verb, feed)) => {
-                let Some(verb) = verb.strip_prefix("feed.") else { return };
+                let Some((_, verb)) = VERBS.iter().find(|(name, _)| *name == verb) else { return };
                 for scope in [Scope::Whole, Scope::Items] {
                     let key = (scope, Arc::from(feed));
                     if self.tracked.contains_key(&key) {
-                        self.feed_notice(&key, verb, payload, now);
+                        self.feed_notice(&key, *verb, payload, now);
                     }
                 }
             }
@@ -474,7 +485,9 @@ impl Keeper {
 
     fn finished(&mut self, queue: &str, payload: &Bytes) {
         let cut = payload.iter().position(|byte| *byte == 0);
-        let Some((cut, id)) = cut.and_then(|cut| Some((cut, std::str::from_utf8(&payload[..cut]).ok()?))) else {
+        let Some((cut, id)) =
+            cut.and_then(|cut| Some((cut, std::str::from_utf8(&payload[..cut]).ok()?)))
+        else {
             metrics::mirror_error("job_finish");
             return warn!(queue, "A job.finish notice has no NUL or no readable id; ignored.");
         };
@@ -484,7 +497,9 @@ impl Keeper {
 
     /// `newfeed`, `delfeed` and `conffeed`: the feed may be another than it was.
     fn existence(&mut self, channel: &str, payload: &[u8], now: Instant) {
-        let Some(name) = payload.split(|byte| *byte == 0).next().filter(|name| name.len() < payload.len()) else {
+        let Some(name) =
+            payload.split(|byte| *byte == 0).next().filter(|name| name.len() < payload.len())
+        else {
             metrics::mirror_error("notice");
             return warn!(channel, "A notice has no NUL; ignored.");
         };
@@ -502,13 +517,13 @@ impl Keeper {
         }
     }
 
-    fn feed_notice(&mut self, key: &Key, verb: &str, payload: &[u8], now: Instant) {
+    fn feed_notice(&mut self, key: &Key, verb: Verb, payload: &Bytes, now: Instant) {
         let tracked = self.tracked.get_mut(key).expect("the caller looked");
         let notice = match Notice::parse(verb, payload) {
             Ok(notice) => notice,
             Err(error) => {
                 metrics::mirror_error("notice");
-                warn!(feed = %key.1, verb, %error, "A notice does not fit the contract; the feed is read again.");
+                warn!(feed = %key.1, ?verb, %error, "A notice does not fit the contract; the feed is read again.");
                 return self.request(key, Cause::Doubt, now);
             }
         };
@@ -611,7 +626,8 @@ impl Keeper {
             let (effect, asked) = match &tracked.body {
                 Body::Whole(_) => (Effect::Read { shard, feed: key.1.clone(), nonce }, None),
                 Body::Items(items) => {
-                    let asked = Touched { feed: key.1.to_string(), ids: items.keys().cloned().collect() };
+                    let asked =
+                        Touched { feed: key.1.to_string(), ids: items.keys().cloned().collect() };
                     (Effect::Settle { shard, touched: vec![asked.clone()], nonce }, Some(asked))
                 }
             };
@@ -622,13 +638,16 @@ impl Keeper {
             self.effects.push(effect);
             self.shards[shard].reading += 1;
             metrics::mirror_read(1);
-            self.reads.insert(nonce, Read { shard, members: vec![key], marked: false, answered: None });
+            self.reads
+                .insert(nonce, Read { shard, members: vec![key], marked: false, answered: None });
         }
     }
 
     /// A mark came back: what was read holds here.
     fn mark(&mut self, shard: usize, payload: &[u8], now: Instant) {
-        let Some(nonce) = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<u64>().ok()) else {
+        let Some(nonce) =
+            std::str::from_utf8(payload).ok().and_then(|text| text.parse::<u64>().ok())
+        else {
             return metrics::mirror_error("mark");
         };
         let state = &mut self.shards[shard];
@@ -639,12 +658,15 @@ impl Keeper {
             state.probe = None;
             return;
         }
-        let Some(read) = self.reads.get_mut(&nonce).filter(|read| read.shard == shard) else { return };
+        let Some(read) = self.reads.get_mut(&nonce).filter(|read| read.shard == shard) else {
+            return;
+        };
         read.marked = true;
         let answered = read.answered.is_some();
         for key in read.members.clone() {
             let Some(tracked) = self.tracked.get_mut(&key) else { continue };
-            if let Some(reading) = tracked.reading.as_mut().filter(|reading| reading.nonce == nonce) {
+            if let Some(reading) = tracked.reading.as_mut().filter(|reading| reading.nonce == nonce)
+            {
                 reading.marked = true;
                 if let Body::Whole(Some(mirror)) = &mut tracked.body {
                     mirror.drop_held();
@@ -697,7 +719,9 @@ impl Keeper {
         self.shards[read.shard].reading -= 1;
         for key in read.members {
             let Some(tracked) = self.tracked.get_mut(&key) else { continue };
-            let Some(reading) = tracked.reading.take_if(|reading| reading.nonce == nonce) else { continue };
+            let Some(reading) = tracked.reading.take_if(|reading| reading.nonce == nonce) else {
+                continue;
+            };
             tracked.not_before = now + RETRY;
             for notice in &reading.held {
                 self.apply(&key, notice, now);
@@ -712,7 +736,9 @@ impl Keeper {
         self.shards[read.shard].reading -= 1;
         for key in read.members {
             let Some(tracked) = self.tracked.get_mut(&key) else { continue };
-            let Some(reading) = tracked.reading.take_if(|reading| reading.nonce == nonce) else { continue };
+            let Some(reading) = tracked.reading.take_if(|reading| reading.nonce == nonce) else {
+                continue;
+            };
             match reading.answer.expect("an answered read has an answer for each member") {
                 Ok(answer) => {
                     tracked.failing = false;
@@ -740,7 +766,14 @@ impl Keeper {
     }
 
     /// Believes what a read brought and tells the difference.
-    fn take(&mut self, key: &Key, answer: Answer, asked: Option<&Touched>, cause: Cause, now: Instant) {
+    fn take(
+        &mut self,
+        key: &Key,
+        answer: Answer,
+        asked: Option<&Touched>,
+        cause: Cause,
+        now: Instant,
+    ) {
         let tracked = self.tracked.get_mut(key).expect("the caller looked");
         let repair = match (&mut tracked.body, answer) {
             (Body::Whole(body), Answer::Full(content)) => {
@@ -830,7 +863,8 @@ impl Keeper {
             }
         }
         self.settle(now);
-        let late = |read: &Read| !read.marked && read.answered.is_some_and(|at| now > at + MARK_WITHIN);
+        let late =
+            |read: &Read| !read.marked && read.answered.is_some_and(|at| now > at + MARK_WITHIN);
         let deaf: BTreeSet<usize> =
             self.reads.values().filter(|read| late(read)).map(|read| read.shard).collect();
         for shard in 0..self.shards.len() {
@@ -866,14 +900,16 @@ impl Keeper {
     fn settle(&mut self, now: Instant) {
         let mut batches: HashMap<usize, Vec<(Key, Touched)>> = HashMap::new();
         let quiet = |tracked: &Tracked| {
-            now >= tracked.touched_last + self.settings.settle || now >= tracked.touched_first + SETTLE_AT_LEAST
+            now >= tracked.touched_last + self.settings.settle
+                || now >= tracked.touched_first + SETTLE_AT_LEAST
         };
         let due: Vec<Key> = self
             .touched
             .iter()
             .filter(|key| {
                 let tracked = &self.tracked[*key];
-                let free = tracked.reading.is_none() && tracked.due.is_none() && tracked.ticket.is_none();
+                let free =
+                    tracked.reading.is_none() && tracked.due.is_none() && tracked.ticket.is_none();
                 free && self.shards[tracked.shard].up && quiet(tracked)
             })
             .cloned()
@@ -925,7 +961,8 @@ impl Keeper {
                 if let Some(ticket) = tracked.ticket {
                     self.tickets.remove(&ticket);
                 }
-                self.effects.push(Effect::Unsubscribe { shard: tracked.shard, channels: channels(&key.1) });
+                self.effects
+                    .push(Effect::Unsubscribe { shard: tracked.shard, channels: channels(&key.1) });
             }
         }
     }
@@ -969,9 +1006,14 @@ pub const MISSING: &[u8] = b"{}";
 /// The channel on which gateways tell each other what concerns users and rooms.
 pub const CONTROL: &str = "gateway.control";
 
-const VERBS: [&str; 4] = ["publish", "edit", "retract", "position"];
+const VERBS: [(&str, Verb); 4] = [
+    ("feed.publish", Verb::Publish),
+    ("feed.edit", Verb::Edit),
+    ("feed.retract", Verb::Retract),
+    ("feed.position", Verb::Position),
+];
 
 /// A feed that does not exist yet has no type, so all channels of its items are heard.
 fn channels(feed: &str) -> Vec<Bytes> {
-    VERBS.iter().map(|verb| Bytes::from(format!("feed.{verb}:{feed}"))).collect()
+    VERBS.iter().map(|(verb, _)| Bytes::from(format!("{verb}:{feed}"))).collect()
 }

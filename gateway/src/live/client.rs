@@ -1,0 +1,428 @@
+//! What the live state knows of each client, and how one comes, changes and goes.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use tokio::sync::Notify;
+
+use super::{
+    Command, Inspected, State, Target,
+    view::{Need, Owner, PATIENCE, TEAMS, View},
+};
+use crate::{
+    hub::{ClientId, Room, frame::Frame},
+    identity::{Identity, SessionId, TeamId},
+    metrics,
+    outbox::Outbox,
+    snapshot,
+};
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) outbox: Outbox,
+    session: SessionId,
+    identity: Identity,
+    refresh: Arc<Notify>,
+    /// Whether it has its `initial`.
+    joined: bool,
+    /// Teams whose rooms it hears.
+    teams: Vec<TeamId>,
+    /// Feeds it hears by name.
+    subscribed: Vec<Arc<str>>,
+}
+
+/// A client that waits until what it is to be told is known, or its patience ends.
+#[derive(Debug)]
+pub(super) struct Pending {
+    client: ClientId,
+    since: Instant,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Initial,
+    Team(TeamId),
+    Subscribe { feed: Arc<str>, call: Option<u64> },
+}
+
+impl State {
+    pub(super) fn command(&mut self, command: Command) {
+        // Whoever asked may be gone by the time of the answer.
+        match command {
+            Command::Join { session, outbox, refresh, reply } => {
+                self.next_client += 1;
+                let client = ClientId(self.next_client);
+                self.join(client, session.id, session.identity, outbox, refresh);
+                let _ = reply.send(client);
+            }
+            Command::Leave(client) => self.leave(client),
+            Command::Identity { client, identity } => self.identity(client, identity),
+            Command::Subscribe { client, feed, call } => self.subscribe(client, &feed, call),
+            Command::Unsubscribe { client, feed, reply } => {
+                let _ = reply.send(self.unsubscribe(client, &feed));
+            }
+            Command::Sees { client, feed, reply } => {
+                let _ = reply.send(self.sees(client, &feed));
+            }
+            Command::Close { target, reason, reply } => {
+                let targets = self.targets(&target);
+                let outboxes = targets.iter().filter_map(|id| Some(&self.clients.get(id)?.outbox));
+                outboxes.for_each(|outbox| outbox.close(reason));
+                let _ = reply.send(targets.len());
+            }
+            Command::Refresh { target, reply } => {
+                let targets = self.targets(&target);
+                targets
+                    .iter()
+                    .filter_map(|id| self.clients.get(id))
+                    .for_each(|client| client.refresh.notify_one());
+                let _ = reply.send(targets.len());
+            }
+            Command::Emit { room, frame } => {
+                let rooms = match &room {
+                    Room::Feed(feed) => self.audience(feed),
+                    _ => vec![room],
+                };
+                metrics::events_delivered("emit", self.hub.send(&rooms, &frame));
+            }
+            Command::Inspect { user, reply } => {
+                let _ = reply.send(self.inspect(&user));
+            }
+            Command::CloseAll(reason) => {
+                self.clients.values().for_each(|client| client.outbox.close(reason));
+            }
+        }
+    }
+
+    fn join(
+        &mut self,
+        id: ClientId,
+        session: SessionId,
+        identity: Identity,
+        outbox: Outbox,
+        refresh: Arc<Notify>,
+    ) {
+        self.acquire(&Owner::User(identity.user.clone()));
+        for team in &identity.teams {
+            self.acquire(&Owner::Team(team.clone()));
+        }
+        let client = Client {
+            outbox,
+            session,
+            identity,
+            refresh,
+            joined: false,
+            teams: Vec::new(),
+            subscribed: Vec::new(),
+        };
+        self.clients.insert(id, client);
+        self.wait(id, What::Initial);
+    }
+
+    fn wait(&mut self, client: ClientId, what: What) {
+        self.pending.push(Pending { client, since: Instant::now(), what });
+        self.serve = true;
+    }
+
+    /// Has a view for one client more.
+    fn acquire(&mut self, owner: &Owner) {
+        let now = Instant::now();
+        if !self.views.contains_key(owner) {
+            let mut needs = Vec::new();
+            let mut view = View::new(owner.clone(), self.tree.clone(), now, &mut needs);
+            if view.shared {
+                let (attrs, shard) = (view.attrs.clone(), self.router.owner(&view.attrs));
+                self.keeper.want_item(&attrs, owner.id(), shard, now);
+            }
+            view.attrs_known = !view.shared || self.keeper.item(&view.attrs, owner.id()).is_some();
+            self.views.insert(owner.clone(), view);
+            self.meet(owner, needs, now);
+            self.open.insert(owner.clone());
+        }
+        self.views.get_mut(owner).expect("was made above").clients += 1;
+    }
+
+    /// Has a view for one client less; nobody's view is let go.
+    fn release(&mut self, owner: &Owner) {
+        let now = Instant::now();
+        let Some(view) = self.views.get_mut(owner) else { return };
+        view.clients -= 1;
+        if view.clients > 0 {
+            return;
+        }
+        let view = self.views.remove(owner).expect("is there");
+        if view.shared {
+            self.keeper.unwant_item(&view.attrs, owner.id(), now);
+        }
+        let mut needs: Vec<Need> = Vec::new();
+        view.close(&mut needs);
+        self.meet(owner, needs, now);
+        self.open.remove(owner);
+    }
+
+    fn leave(&mut self, id: ClientId) {
+        let Some(client) = self.clients.remove(&id) else { return };
+        self.pending.retain(|pending| pending.client != id);
+        self.hub.leave(&Room::User(client.identity.user.clone()), id);
+        for team in &client.teams {
+            self.hub.leave(&Room::Team(team.clone()), id);
+        }
+        for feed in &client.subscribed {
+            self.unhear(id, feed);
+        }
+        for team in &client.identity.teams {
+            self.release(&Owner::Team(team.clone()));
+        }
+        self.release(&Owner::User(client.identity.user));
+    }
+
+    /// Brings a client in line with another list of teams.
+    fn identity(&mut self, id: ClientId, identity: Identity) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut client.identity, identity.clone());
+        let (outbox, joined) = (client.outbox.clone(), client.joined);
+        let gained: Vec<TeamId> =
+            identity.teams.iter().filter(|team| !before.is_in(team.as_str())).cloned().collect();
+        for team in before.teams.iter().filter(|team| !identity.is_in(team.as_str())) {
+            let client = self.clients.get_mut(&id).expect("was there above");
+            if let Some(at) = client.teams.iter().position(|own| own == team) {
+                client.teams.swap_remove(at);
+                self.hub.leave(&Room::Team(team.clone()), id);
+                let attrs = self.views[&Owner::Team(team.clone())].attrs.clone();
+                let gone = Frame::event("retract", snapshot::gone_json(&attrs, team.as_str()));
+                metrics::events_delivered("retract", u64::from(outbox.offer(&gone).is_ok()));
+            }
+            self.pending.retain(|pending| pending.client != id || !pending.is_team(team));
+            self.release(&Owner::Team(team.clone()));
+        }
+        for team in gained {
+            self.acquire(&Owner::Team(team.clone()));
+            // A client without `initial` finds the team there.
+            if joined {
+                self.wait(id, What::Team(team));
+            }
+        }
+        self.end_rights(id);
+    }
+
+    /// Ends the subscriptions to which a client has no right any more.
+    fn end_rights(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(&id) else { return };
+        let lost: Vec<Arc<str>> = client
+            .subscribed
+            .iter()
+            .filter(|feed| !self.allow.may(&client.identity, feed))
+            .cloned()
+            .collect();
+        let outbox = client.outbox.clone();
+        for feed in lost {
+            self.unsubscribe(id, &feed);
+            let gone = Frame::event("reset", snapshot::reset_json(&feed, None, None));
+            metrics::events_delivered("reset", u64::from(outbox.offer(&gone).is_ok()));
+        }
+    }
+
+    fn subscribe(&mut self, id: ClientId, feed: &Arc<str>, call: Option<u64>) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if !client.subscribed.contains(feed) {
+            client.subscribed.push(feed.clone());
+            self.keeper.want(feed, self.router.owner(feed), Instant::now());
+        }
+        self.wait(id, What::Subscribe { feed: feed.clone(), call });
+    }
+
+    fn unsubscribe(&mut self, id: ClientId, feed: &Arc<str>) -> bool {
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        let Some(at) = client.subscribed.iter().position(|own| own == feed) else { return false };
+        client.subscribed.swap_remove(at);
+        self.unhear(id, feed);
+        true
+    }
+
+    fn unhear(&mut self, id: ClientId, feed: &Arc<str>) {
+        self.hub.leave(&Room::Feed(feed.clone()), id);
+        if let Some(untold) = self.untold.get_mut(feed) {
+            untold.retain(|client| *client != id);
+            if untold.is_empty() {
+                self.untold.remove(feed);
+            }
+        }
+        self.pending.retain(|pending| pending.client != id || !pending.is_subscription(feed));
+        self.keeper.unwant(feed, Instant::now());
+    }
+
+    /// Tells what can be told to those who wait.
+    pub(super) fn serve_pending(&mut self) {
+        let now = Instant::now();
+        for pending in std::mem::take(&mut self.pending) {
+            let Some(client) = self.clients.get(&pending.client) else { continue };
+            let ready = match &pending.what {
+                What::Initial => {
+                    owners(&client.identity).all(|owner| self.views[&owner].is_ready())
+                }
+                What::Team(team) => self.views[&Owner::Team(team.clone())].is_ready(),
+                What::Subscribe { feed, .. } => client.joined && self.keeper.mirror(feed).is_some(),
+            };
+            let patient = now < pending.since + PATIENCE;
+            if !ready && (patient || !client.joined && !matches!(pending.what, What::Initial)) {
+                self.pending.push(pending);
+                continue;
+            }
+            match pending.what {
+                What::Initial => self.tell_initial(pending.client, pending.since),
+                What::Team(team) => self.tell_team(pending.client, &team),
+                What::Subscribe { feed, call } => self.tell_feed(pending.client, &feed, call),
+            }
+        }
+    }
+
+    /// Sends `initial` and lets the client hear its rooms, in one step.
+    fn tell_initial(&mut self, id: ClientId, since: Instant) {
+        let identity = self.clients[&id].identity.clone();
+        let user_branch = self.tree.user.is_some();
+        let mut out = format!(
+            r#"{{"attrs":{{"id":{}}},"models":{{"#,
+            snapshot::string(identity.user.as_str())
+        );
+        if user_branch {
+            out.push_str(r#""user":"#);
+            out.push_str(&self.model(&Owner::User(identity.user.clone())));
+        }
+        out.push_str(r#"},"collections":{"teams":{"id":"#);
+        let teams_feed =
+            self.tree.team.as_ref().and_then(|branch| branch.attrs.as_deref()).unwrap_or(TEAMS);
+        out.push_str(&snapshot::string(teams_feed));
+        out.push_str(r#","models":["#);
+        for (at, team) in identity.teams.iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            out.push_str(&self.model(&Owner::Team(team.clone())));
+        }
+        out.push_str("]}}}");
+        let bytes = out.len();
+        let outbox = self.clients[&id].outbox.clone();
+        if outbox.offer(&Frame::snapshot("initial", out)).is_ok() {
+            metrics::events_delivered("initial", 1);
+            metrics::snapshot(since.elapsed(), bytes);
+        }
+        self.hub.join(Room::User(identity.user.clone()), id, outbox.clone());
+        for team in &identity.teams {
+            self.hub.join(Room::Team(team.clone()), id, outbox.clone());
+        }
+        let client = self.clients.get_mut(&id).expect("is there");
+        client.joined = true;
+        client.teams = identity.teams;
+    }
+
+    fn model(&mut self, owner: &Owner) -> Arc<str> {
+        let view = self.views.get_mut(owner).expect("a client's views are there");
+        view.told_as_it_is();
+        if view.is_open() {
+            self.open.insert(owner.clone());
+        }
+        view.model(&self.keeper)
+    }
+
+    /// Tells a client that it is in a team now: the team, then what hangs below it.
+    fn tell_team(&mut self, id: ClientId, team: &TeamId) {
+        let owner = Owner::Team(team.clone());
+        let view = self.views.get_mut(&owner).expect("a client's views are there");
+        view.told_as_it_is();
+        let (item, v) = view.attrs_item(&self.keeper);
+        let json = snapshot::item_event_json(&view.attrs, team.as_str(), item, v);
+        let mut frames = vec![Frame::event("publish", json)];
+        frames.extend(
+            view.resets(&self.keeper).into_iter().map(|json| Frame::snapshot("reset", json)),
+        );
+        if view.is_open() {
+            self.open.insert(owner);
+        }
+        let client = self.clients.get_mut(&id).expect("the caller looked");
+        client.teams.push(team.clone());
+        for frame in &frames {
+            let name = if frame.name() == "publish" { "publish" } else { "reset" };
+            metrics::events_delivered(name, u64::from(client.outbox.offer(frame).is_ok()));
+        }
+        self.hub.join(Room::Team(team.clone()), id, client.outbox.clone());
+    }
+
+    /// Answers a subscription with the feed and lets the client hear it, in one step.
+    fn tell_feed(&mut self, id: ClientId, feed: &Arc<str>, call: Option<u64>) {
+        let room = Room::Feed(feed.clone());
+        let outbox = self.clients[&id].outbox.clone();
+        if let Some(call) = call {
+            let json = format!(r#"{{"code":200,"collection":{}}}"#, self.collection(feed));
+            // A client that is gone wants no answer.
+            let _ = outbox.ack(call, Frame::snapshot("ack", json));
+        }
+        if self.keeper.mirror(feed).is_some() {
+            if !self.hub.contains(&room, id) {
+                self.hub.join(room, id, outbox);
+            }
+        } else {
+            let untold = self.untold.entry(feed.clone()).or_default();
+            if !untold.contains(&id) {
+                untold.push(id);
+            }
+        }
+    }
+
+    fn sees(&self, id: ClientId, feed: &str) -> bool {
+        let Some(client) = self.clients.get(&id) else { return false };
+        let hung = self.hung.get(feed);
+        hung.into_iter().flatten().any(|(owner, _)| match owner {
+            Owner::Team(team) => client.teams.contains(team),
+            Owner::User(user) => client.identity.user == *user,
+        })
+    }
+
+    fn targets(&self, target: &Target) -> Vec<ClientId> {
+        let by = |wanted: &dyn Fn(&Client) -> bool| {
+            self.clients.iter().filter(|(_, client)| wanted(client)).map(|(id, _)| *id).collect()
+        };
+        match target {
+            Target::User(user) => by(&|client| client.identity.user == *user),
+            Target::Session(session) => by(&|client| client.session == *session),
+            Target::Room(Room::Feed(feed)) => self.hub.members(&self.audience(feed)),
+            Target::Room(room) => self.hub.members(std::slice::from_ref(room)),
+        }
+    }
+
+    fn inspect(&self, user: &crate::identity::UserId) -> Vec<Inspected> {
+        let mine = self.clients.iter().filter(|(_, client)| client.identity.user == *user);
+        let inspected = mine.map(|(id, client)| {
+            let user = client.joined.then(|| Room::User(client.identity.user.clone()));
+            let teams = client.teams.iter().cloned().map(Room::Team);
+            let feeds = client.subscribed.iter().cloned().map(Room::Feed);
+            let rooms = user.into_iter().chain(teams).chain(feeds).map(|room| room.to_string());
+            let hung = self.hung.keys().filter(|feed| self.sees(*id, feed));
+            let version = |feed: &Arc<str>| {
+                self.keeper.mirror(feed).map(|mirror| mirror.version().to_string())
+            };
+            let feeds: BTreeMap<_, _> = hung
+                .chain(&client.subscribed)
+                .map(|feed| (feed.to_string(), version(feed)))
+                .collect();
+            Inspected { client: id.0, rooms: rooms.collect(), feeds }
+        });
+        inspected.collect()
+    }
+}
+
+impl Pending {
+    fn is_team(&self, team: &TeamId) -> bool {
+        matches!(&self.what, What::Team(own) if own == team)
+    }
+
+    fn is_subscription(&self, feed: &str) -> bool {
+        matches!(&self.what, What::Subscribe { feed: own, .. } if **own == *feed)
+    }
+}
+
+/// Lists whose views an identity sees.
+fn owners(identity: &Identity) -> impl Iterator<Item = Owner> {
+    let user = Owner::User(identity.user.clone());
+    identity.teams.iter().cloned().map(Owner::Team).chain([user])
+}
