@@ -11,6 +11,8 @@ pub mod live;
 pub mod metrics;
 pub mod mirror;
 pub mod outbox;
+pub mod protocol;
+pub mod rpc;
 pub mod snapshot;
 pub mod socket;
 pub mod tree;
