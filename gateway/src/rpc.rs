@@ -14,10 +14,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 use shard_router::{
-    feed::{
-        FeedError,
-        job::{Look, Put},
-    },
+    feed::{FeedError, Look, Put},
     router::Router,
 };
 use tokio::sync::{oneshot, watch};

@@ -6,11 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use shard_router::{
-    feed::{
-        FeedError, NewFeed, Position,
-        edits::{Edited, Note},
-        job::Job,
-    },
+    feed::{Edited, FeedError, Job, NewFeed, Note, Position},
     router::Router,
 };
 use tracing::warn;
