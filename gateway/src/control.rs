@@ -56,6 +56,23 @@ pub struct Message {
     pub args: Vec<Value>,
 }
 
+impl Message {
+    /// Makes a message that says nothing yet of whom it is about.
+    #[must_use]
+    pub const fn new(op: Op) -> Self {
+        Self {
+            id: None,
+            op,
+            user: None,
+            session: None,
+            room: None,
+            is_final: false,
+            event: None,
+            args: Vec::new(),
+        }
+    }
+}
+
 /// What a message wants done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

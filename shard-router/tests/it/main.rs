@@ -1,4 +1,6 @@
 //! Promises that are kept across the crate's parts.
 
+mod redis;
 mod ring;
+mod server;
 mod shardctl;
