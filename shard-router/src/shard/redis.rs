@@ -42,8 +42,9 @@ use tokio_util::{
 };
 use tracing::{debug, info, warn};
 
-use crate::shard::{
-    Heard, Link, Script, Shard, ShardError, Value, Waiter, backoff::Backoff, subscriber,
+use crate::{
+    shard::{Heard, Link, Script, Shard, ShardError, Value, Waiter, backoff::Backoff, subscriber},
+    topology::RedisUrl,
 };
 
 mod connection;
@@ -65,32 +66,10 @@ const QUEUE: usize = 16_384;
 /// The name of the connection in CLIENT LIST.
 const NAME: &str = "pneumatic-cmd";
 
-/// Where a Redis is and who we are there.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisAddress {
-    /// A host name or an address.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// The ACL user; without one, the default user.
-    pub username: Option<String>,
-    /// The password, if one is needed.
-    pub password: Option<String>,
-    /// The number of the database. Channels are the same in all of them.
-    pub db: u8,
-}
-
-impl fmt::Debug for RedisAddress {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, db, .. } = self;
-        write!(out, "{host}:{port}/{db}")
-    }
-}
-
 /// A shard that is one Redis server, version 6.2 or later.
 pub struct RedisShard {
     name: Arc<str>,
-    address: Arc<RedisAddress>,
+    address: Arc<RedisUrl>,
     state: watch::Receiver<State>,
     /// Scripts as they are sent, by the digest of their text; written once per script.
     wrapped: RwLock<HashMap<&'static str, Arc<Wrapped>>>,
@@ -117,7 +96,7 @@ impl RedisShard {
     ///
     /// Panics outside of a Tokio runtime.
     #[must_use]
-    pub fn new(name: &str, address: RedisAddress) -> Self {
+    pub fn new(name: &str, address: RedisUrl) -> Self {
         let name: Arc<str> = name.into();
         let address = Arc::new(address);
         let (says, state) = watch::channel(State::First);
@@ -392,7 +371,7 @@ impl Live {
 /// Makes one connection after the other.
 struct Keeper {
     name: Arc<str>,
-    address: Arc<RedisAddress>,
+    address: Arc<RedisUrl>,
     says: watch::Sender<State>,
 }
 
@@ -429,7 +408,7 @@ impl Keeper {
     }
 
     async fn connect(&self) -> Result<(Live, AbortOnDropHandle<Result<(), FredError>>), String> {
-        let RedisAddress { host, port, username, password, db } = &*self.address;
+        let RedisUrl { host, port, username, password, db } = &*self.address;
         let config = Config {
             server: ServerConfig::new_centralized(host.as_str(), *port),
             username: username.clone(),
@@ -505,7 +484,7 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        let address = RedisAddress {
+        let address = RedisUrl {
             host: "redis".to_owned(),
             port: 6379,
             username: None,

@@ -7,10 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use shard_router::shard::{
-    Heard, Link, Script, Shard, ShardError, Value,
-    redis::{RedisAddress, RedisShard},
-};
+use shard_router::shard::{Heard, Link, Script, Shard, ShardError, Value, redis::RedisShard};
+use shard_router::topology::RedisUrl;
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -35,8 +33,8 @@ fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-fn address(server: &RedisServer) -> RedisAddress {
-    RedisAddress {
+fn address(server: &RedisServer) -> RedisUrl {
+    RedisUrl {
         host: "127.0.0.1".to_owned(),
         port: server.port(),
         username: None,
@@ -475,7 +473,7 @@ async fn a_wrong_password_is_a_shard_that_is_away() {
     let server = RedisServer::start().await;
     server.cli(&["ACL", "SETUSER", "default", ">right"]).await;
     for password in [None, Some("wrong".to_owned())] {
-        let address = RedisAddress { password, ..address(&server) };
+        let address = RedisUrl { password, ..address(&server) };
         let shard = RedisShard::new("shard-01", address);
         let error = shard.eval(&FIRST, vec![], vec![bytes("x")]).await.unwrap_err();
         assert!(matches!(error, ShardError::Away { .. }), "{error}");

@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::RedisAddress;
+use crate::topology::RedisUrl;
 
 /// How much room a read gets: a burst of notices is read with few system calls.
 const READ_BYTES: usize = 64 * 1024;
@@ -21,7 +21,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects, and waits for the answers that show a living server; the caller bounds the time.
-    pub(super) async fn open(address: &RedisAddress, name: &str) -> Result<Self, String> {
+    pub(super) async fn open(address: &RedisUrl, name: &str) -> Result<Self, String> {
         let stream = TcpStream::connect((address.host.as_str(), address.port))
             .await
             .map_err(|error| format!("cannot connect: {error}"))?;

@@ -7,8 +7,9 @@ use futures_util::future::BoxFuture;
 use redis_protocol::resp2::types::BytesFrame;
 use tokio::time::timeout;
 
-use super::{CONNECT_TIMEOUT, RedisAddress, connection::Connection, server_error};
+use super::{CONNECT_TIMEOUT, connection::Connection, server_error};
 use crate::shard::{ShardError, Waiter};
+use crate::topology::RedisUrl;
 
 /// The name of the connection in CLIENT LIST.
 const NAME: &str = "pneumatic-wait";
@@ -23,14 +24,14 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct RedisWaiter {
     shard: Arc<str>,
-    address: Arc<RedisAddress>,
+    address: Arc<RedisUrl>,
     /// Taken out while in use, so that a call that is dropped midway leaves no connection on
     /// which an answer is still to come.
     connection: Option<Connection>,
 }
 
 impl RedisWaiter {
-    pub(super) const fn new(shard: Arc<str>, address: Arc<RedisAddress>) -> Self {
+    pub(super) const fn new(shard: Arc<str>, address: Arc<RedisUrl>) -> Self {
         Self { shard, address, connection: None }
     }
 

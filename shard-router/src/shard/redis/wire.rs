@@ -6,15 +6,16 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::{RedisAddress, connection::Connection};
+use super::connection::Connection;
 use crate::shard::subscriber::{Dial, Said, Wire};
+use crate::topology::RedisUrl;
 
 /// The name of the connection in CLIENT LIST.
 const NAME: &str = "pneumatic-sub";
 
 /// Dials subscription connections.
 #[derive(Debug)]
-pub(super) struct RedisDial(pub(super) Arc<RedisAddress>);
+pub(super) struct RedisDial(pub(super) Arc<RedisUrl>);
 
 impl Dial for RedisDial {
     fn dial(&self) -> BoxFuture<'_, Result<Box<dyn Wire>, String>> {
