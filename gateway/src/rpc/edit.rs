@@ -188,6 +188,24 @@ async fn try_to(
     answer(&edit, edited)
 }
 
+/// Merges a change into an item, whatever the tree's rules say; for workers of our own.
+///
+/// # Errors
+///
+/// Returns 404 for an item that is not there, 409 for one that is no object.
+pub async fn merge_into(
+    router: &Router,
+    feed: &str,
+    id: &str,
+    change: &Object,
+    job: &str,
+) -> Result<(), CallError> {
+    let note = Note { job: job.to_owned(), result: Bytes::from_static(br#"{"code":200}"#) };
+    let verb = EditVerb::Set { id: id.to_owned(), change: change.clone() };
+    let edit = Edit { feed: feed.to_owned(), verb };
+    answer(&edit, set(router, feed, id, change, &note).await).map(drop)
+}
+
 /// Merges a change into an item until nobody else has changed it meanwhile.
 async fn set(
     router: &Router,
