@@ -114,13 +114,14 @@ local function link(ids, id, place)
   end
 end
 
--- Counts up to an id that no item has; steps grow, in case the counter was lost.
+-- Counts up to an id that no item has; a counter that was lost catches up in leaps.
 local function next_id(idincr, items)
-  local step = 1
+  local step, tries = 1, 1
   local id = string.format('%.0f', redis.call('INCRBY', idincr, 1))
   while redis.call('HEXISTS', items, id) == 1 do
+    if tries >= 100 then step = step * 2 end
     id = string.format('%.0f', redis.call('INCRBY', idincr, step))
-    step = step * 2
+    tries = tries + 1
   end
   return id
 end
