@@ -1,4 +1,5 @@
 //! Behaviour against a real `redis-server`, which must be installed.
 
+mod contract;
 mod redis;
 mod server;

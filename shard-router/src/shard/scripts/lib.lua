@@ -166,3 +166,21 @@ local function remove(shape, ids, items, feed, id)
   return gone
 end
 
+-- Every id as it is listed, and beside each its item, or false.
+local function load(ids, items, held)
+  local order, found = {}, {}
+  if held == 'zset' then
+    order = redis.call('ZRANGE', ids, 0, -1)
+  elseif held == 'list' then
+    order = redis.call('LRANGE', ids, 0, -1)
+  end
+  -- A call takes some thousands of arguments, not more.
+  for first = 1, #order, 1000 do
+    local last = math.min(first + 999, #order)
+    for _, item in ipairs(redis.call('HMGET', items, unpack(order, first, last))) do
+      found[#found + 1] = item
+    end
+  end
+  return order, found
+end
+

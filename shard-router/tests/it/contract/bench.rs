@@ -16,7 +16,7 @@ use tokio::{sync::mpsc, time::timeout};
 use crate::server::RedisServer;
 
 /// How long anything may take before the test fails.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One shard and the router that knows only it.
 pub(super) struct Bench {
@@ -69,6 +69,21 @@ impl Bench {
         match &self.back {
             Back::Memory(shard) => text(&shard.raw(words).expect("the shard takes the command")),
             Back::Redis(server) => server.cli(words).await,
+        }
+    }
+
+    /// Says a command with words that are no text, as [`Bench::raw`] does.
+    pub(super) async fn raw_bytes(&self, words: &[&[u8]]) -> String {
+        match &self.back {
+            Back::Memory(shard) => text(&shard.raw(words).expect("the shard takes the command")),
+            Back::Redis(server) => {
+                let quoted = words.iter().map(|word| {
+                    let bytes: String = word.iter().map(|byte| format!("\\{byte:03}")).collect();
+                    format!("'{bytes}'")
+                });
+                let call = quoted.collect::<Vec<_>>().join(",");
+                server.cli(&["EVAL", &format!("return redis.call({call})"), "0"]).await
+            }
         }
     }
 

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use shard_router::feed::{FeedType, Kind, Touched};
+use sha1::{Digest, Sha1};
+use shard_router::feed::{Content, FeedType, Kind, Touched};
 use tokio::task::JoinSet;
 
 use super::bench::Bench;
@@ -14,6 +15,8 @@ super::promises! {
     what_was_read_holds_at_its_mark
     a_long_feed_is_read_whole
     settling_reads_what_was_touched
+    verifying_computes_the_version_of_the_content
+    verifying_leaves_out_ids_that_are_no_text
 }
 
 fn entries(all: &[(&str, &str)]) -> Vec<(String, Bytes)> {
@@ -158,4 +161,78 @@ async fn settling_reads_what_was_touched(bench: &mut Bench) {
     assert_eq!((settled[2].kind, &settled[2].items[..]), (Kind::Unknown, &[None][..]));
     assert_eq!((settled[3].kind, &settled[3].items[..]), (Kind::Plain, &[None][..]));
     assert_eq!(settled[4].order, order);
+}
+
+/// The version as the design defines it, of what a read found.
+fn version(content: &Content) -> String {
+    let mut sums = [0_u32; 3];
+    let mut before = "";
+    for (id, item) in &content.entries {
+        let digest = Sha1::digest([before.as_bytes(), b"\0", id.as_bytes(), b"\0", item].concat());
+        for (sum, word) in sums.iter_mut().zip(digest.chunks(4)) {
+            *sum = sum.wrapping_add(u32::from_be_bytes(word.try_into().unwrap()));
+        }
+        if content.kind == Kind::Sorted {
+            before = id;
+        }
+    }
+    sums.map(|sum| format!("{sum:08x}")).concat()
+}
+
+async fn verifying_computes_the_version_of_the_content(bench: &mut Bench) {
+    for number in 0..50 {
+        bench.publish("f", None, format!("item {number}")).await.unwrap();
+        bench.prepend("s", Bytes::from(vec![number, 0, 255])).await.unwrap();
+    }
+    bench.lines("RPUSH feed.ids:s torn 7 7\nHSET feed.items:s stray x\nSET feed.ids:bad x").await;
+    bench.create_feed("empty", FeedType::SortedFeed, None).await.unwrap();
+    let feeds = ["f", "none", "bad", "s", "empty"].map(str::to_owned);
+    let mut ear = bench.ear(&[]).await;
+    let checked = bench.verify(0, &feeds, "mark", "n").await.unwrap();
+    ear.until_mark("n").await;
+    for (feed, checked) in feeds.iter().zip(checked) {
+        match bench.all(feed).await {
+            Ok(content) => {
+                let checked = checked.unwrap();
+                assert_eq!((checked.kind, checked.version), (content.kind, version(&content)));
+            }
+            Err(_) => assert_eq!(checked.unwrap_err().reason, "`feed.ids:bad` is a string"),
+        }
+    }
+    let empty = bench.verify(0, &feeds[1..2], "mark", "n").await.unwrap().remove(0).unwrap();
+    assert_eq!(empty.version, "0".repeat(24));
+}
+
+async fn verifying_leaves_out_ids_that_are_no_text(bench: &mut Bench) {
+    let ids: &[&[u8]] = &[
+        b"plain",
+        b"nul\0in",
+        "é€😀\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}\u{d7ff}\u{e000}".as_bytes(),
+        b"\xff",
+        b"\x80",
+        b"a\xc3",
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xe0\x9f\xbf",
+        b"\xe0\xa0\x80",
+        b"\xed\xa0\x80",
+        b"\xef\xbf\xbf",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf4\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+        b"\xf5\x80\x80\x80",
+        b"\xe2\x82",
+        b"\xe2\x28\xa1",
+        b"",
+    ];
+    for id in ids {
+        bench.raw_bytes(&[b"RPUSH", b"feed.ids:s", id]).await;
+        bench.raw_bytes(&[b"HSET", b"feed.items:s", id, b"x"]).await;
+    }
+    let content = bench.all("s").await.unwrap();
+    let text = ids.iter().filter(|id| std::str::from_utf8(id).is_ok_and(|id| !id.contains('\0')));
+    assert_eq!(content.entries.len(), text.count());
+    assert_eq!(content.entries.len() + content.bad_ids, ids.len());
+    let checked = bench.verify(0, &["s".to_owned()], "mark", "n").await.unwrap().remove(0);
+    assert_eq!(checked.unwrap().version, version(&content));
 }
