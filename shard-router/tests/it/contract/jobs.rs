@@ -292,3 +292,19 @@ fn notice(channel: &'static str, payload: &'static [u8]) -> shard_router::shard:
         payload: Bytes::from_static(payload),
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_puts_lost_jobs_back() {
+    let bench = Bench::memory();
+    let mut ear = bench.ear(&["job.finish:q"]).await;
+    bench.job_put("q", "1", "x", false, 10).await.unwrap();
+    bench.holds("RPOP feed.ids:q => 1").await;
+    let start = tokio::time::Instant::now();
+    let stop = CancellationToken::new();
+    let worker = Worker::new(Arc::clone(&bench.router), "q", |_| Box::pin(async { Vec::new() }));
+    let working = tokio::spawn(worker.run(stop.clone()));
+    ear.until(notice("job.finish:q", b"1\0")).await;
+    assert!(start.elapsed() >= Duration::from_secs(20));
+    stop.cancel();
+    working.await.unwrap().unwrap();
+}
