@@ -1,12 +1,12 @@
 //! Takes jobs from one queue and answers them.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     feed::{FeedError, Job},
@@ -21,6 +21,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest pause: a shard that is back is used again soon.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How far apart two passes are that look for lost jobs: a worker of another make that pops
+/// first and claims then has done so by the next.
+const MAINTENANCE: Duration = Duration::from_secs(10);
 
 /// How often finishing a job is tried; a job that cannot be finished stays claimed.
 const TRIES: usize = 10;
@@ -70,12 +74,20 @@ impl Worker {
 
     /// Works until `stop`; then claims no more, and returns when what it has claimed is finished.
     ///
-    /// A shard that is away is tried again after a while.
+    /// A shard that is away is tried again after a while. Beside the jobs it looks every
+    /// 10 s for jobs that nobody accounts for, and puts back who was so in two passes.
     ///
     /// # Errors
     ///
     /// Returns [`FeedError::BadName`] for a queue that no feed may be named like.
     pub async fn run(self, stop: CancellationToken) -> Result<(), FeedError> {
+        tokio::select! {
+            outcome = self.work(stop) => outcome,
+            never = maintain(&self.router, &self.queue) => match never {},
+        }
+    }
+
+    async fn work(&self, stop: CancellationToken) -> Result<(), FeedError> {
         let mut waiter = self.router.waiter(&self.queue)?;
         let free = Arc::new(Semaphore::new(self.concurrency));
         let mut jobs = JoinSet::new();
@@ -120,6 +132,25 @@ impl Worker {
         info!(queue = self.queue, open = jobs.len(), "Worker claims no more.");
         while jobs.join_next().await.is_some() {}
         Ok(())
+    }
+}
+
+async fn maintain(router: &Router, queue: &str) -> Infallible {
+    let mut suspects = Vec::new();
+    loop {
+        sleep(MAINTENANCE).await;
+        suspects = match router.job_maintain(queue, suspects).await {
+            Ok((back, suspects)) => {
+                if back > 0 {
+                    warn!(queue, back, "Jobs were popped and never claimed; put back.");
+                }
+                suspects
+            }
+            Err(failure) => {
+                debug!(queue, %failure, "No maintenance this time.");
+                Vec::new()
+            }
+        };
     }
 }
 
