@@ -106,12 +106,12 @@ fn start_log() {
 /// Serves until a signal; returns whether everything ended in time.
 async fn serve(config: Config) -> anyhow::Result<bool> {
     let mut signals = Signals::new()?;
-    let public = TcpListener::bind(config.server.listen)
-        .await
-        .with_context(|| format!("[server] listen: {} cannot be listened on", config.server.listen))?;
-    let admin = TcpListener::bind(config.admin.listen)
-        .await
-        .with_context(|| format!("[admin] listen: {} cannot be listened on", config.admin.listen))?;
+    let public = TcpListener::bind(config.server.listen).await.with_context(|| {
+        format!("[server] listen: {} cannot be listened on", config.server.listen)
+    })?;
+    let admin = TcpListener::bind(config.admin.listen).await.with_context(|| {
+        format!("[admin] listen: {} cannot be listened on", config.admin.listen)
+    })?;
     let (stall, deadline, embedded) = (config.limits.stall, config.drain.deadline, config.embedded);
     let topology = topology(&config)?;
     let app = App::build(config, topology, metrics::install()).await?;
@@ -181,7 +181,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {

@@ -1,4 +1,4 @@
-//! Promises that are kept across the crate's parts.
+//! Promises that are kept across the crate's parts; some need a `redis-server` on the PATH.
 
 mod contract;
 mod redis;

@@ -3,13 +3,10 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use shard_router::topology::RedisUrl;
 use shard_router::{
     router::Router,
-    shard::{
-        Heard, Link, Shard, Value,
-        memory::MemoryShard,
-        redis::{RedisAddress, RedisShard},
-    },
+    shard::{Heard, Link, Shard, Value, memory::MemoryShard, redis::RedisShard},
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -49,7 +46,7 @@ impl Bench {
 
     pub(super) async fn redis() -> Self {
         let server = RedisServer::start().await;
-        let address = RedisAddress {
+        let address = RedisUrl {
             host: "127.0.0.1".to_owned(),
             port: server.port(),
             username: None,
