@@ -293,7 +293,11 @@ impl<'r> Entry<'r> {
             Some(text) => list_of_variable(text, self.value),
             None => self.value.clone().into_array(),
         };
-        let values = values.or_else(|| self.wrong("is a list"))?;
+        let Some(values) = values else {
+            // It may hold secrets, so it is not repeated.
+            self.mistake("is a list, such as `[\"one\", \"two\"]`");
+            return None;
+        };
         let entries = values.iter().enumerate().filter_map(|(index, value)| {
             let path = format!("{}[{index}]", self.path);
             read(&Entry { reading: self.reading, path, value })

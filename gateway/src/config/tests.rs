@@ -191,7 +191,7 @@ fn a_server_is_told_what_it_is() {
              `https://app.example.com`, not `https://a/` (line 4)",
             "server.origins[2]: is an origin as browsers send it, such as \
              `https://app.example.com`, not the number 7 (line 4)",
-            "server.trusted_proxies: is a list, not `all` (line 5)",
+            "server.trusted_proxies: is a list, such as `[\"one\", \"two\"]` (line 5)",
             "server.require_origin: is `true` or `false`, not `yes` (line 6)",
             "server.client: is `0.9`, which the engine `socketioxide` does not serve (line 7)",
             "server.ping_interval: is a time with its unit, such as `10s`, `500ms` or `2m`, not \
@@ -245,6 +245,10 @@ fn sessions_need_secrets_and_say_none_of_them() {
             "session.cookie: is the name of a cookie, not `a b` (line 6)",
             "session.recheck: is at least `1ms` (line 7)",
         ],
+    );
+    check(
+        "[session]\nsecrets = 's3cret'\n",
+        &["session.secrets: is a list, such as `[\"one\", \"two\"]` (line 2)"],
     );
     check(
         "[session]\nformat = 'jwt'\nkeys = []\n",

@@ -70,7 +70,8 @@ fn the_environment_is_checked_like_the_file() {
             "server.node: is 1 to 16 letters and digits, not a table (from GATEWAY__SERVER__NODE__X)",
             "server.origins[1]: is an origin as browsers send it, such as \
              `https://app.example.com`, not `b` (from GATEWAY__SERVER__ORIGINS)",
-            "server.trusted_proxies: is a list, not `[1` (from GATEWAY__SERVER__TRUSTED_PROXIES)",
+            "server.trusted_proxies: is a list, such as `[\"one\", \"two\"]` (from \
+             GATEWAY__SERVER__TRUSTED_PROXIES)",
             "shards.nodes.0.url: is set in the file only (from GATEWAY__SHARDS__NODES__0__URL)",
             "tree.team.collections.x: has no section in the file; names of jobs and of parts of \
              the tree are set there only (from GATEWAY__TREE__TEAM__COLLECTIONS__X)",
