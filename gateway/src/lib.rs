@@ -4,13 +4,23 @@
 //! One way out: a shard's notice reaches the feed's mirror, becomes an event, is encoded
 //! once, and is dropped as shared bytes into the outbox of each client in the feed's rooms.
 
+pub mod admin;
+pub mod app;
+pub mod auth;
 pub mod config;
+pub mod control;
+pub mod demo;
+pub mod drain;
 pub mod hub;
 pub mod identity;
 pub mod live;
 pub mod metrics;
 pub mod mirror;
 pub mod outbox;
+pub mod protocol;
+pub mod rpc;
+pub mod session;
 pub mod snapshot;
 pub mod socket;
 pub mod tree;
+pub mod worker;

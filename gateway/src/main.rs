@@ -1,1 +1,193 @@
-fn main() {}
+//! The gateway's commands: wiring that can be read aloud.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use gateway::{
+    app::{App, start_workers},
+    config::Config,
+    drain::Drain,
+    metrics,
+    socket::stall,
+};
+use shard_router::{router::Router as Feeds, topology::Topology};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// A socket.io gateway for live feeds on sharded Redis.
+///
+/// Without a configuration it serves a demo on http://127.0.0.1:3000/ with everything in
+/// this process. Scalar options can also be set as GATEWAY__SECTION__KEY in the environment;
+/// RUST_LOG sets what is logged (default: info), GATEWAY_LOG=json how.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The configuration file (TOML); `gateway default-config` prints one that names every option.
+    #[arg(long, global = true, value_name = "FILE", env = "GATEWAY_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+enum Command {
+    /// Serves clients (what it does without a command).
+    Serve,
+    /// Carries out the edits that clients ask for; any number may run beside the gateways.
+    Worker,
+    /// Reads the configuration and lists every mistake in it.
+    CheckConfig,
+    /// Prints a configuration file that names every option with its default.
+    DefaultConfig,
+}
+
+/// What a mistake in the configuration ends with.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let command = flags.command.unwrap_or(Command::Serve);
+    if command == Command::DefaultConfig {
+        print!("{}", Config::default_reference());
+        return ExitCode::SUCCESS;
+    }
+    let config = match Config::load(flags.config.as_deref(), std::env::vars()) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    if command == Command::CheckConfig {
+        for warning in &config.warnings {
+            println!("warning: {warning}");
+        }
+        println!("The configuration is right.");
+        return ExitCode::SUCCESS;
+    }
+    start_log();
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = runtime.context("runtime could not be started").and_then(|runtime| {
+        runtime.block_on(async {
+            match command {
+                Command::Worker => work(config).await,
+                _ => serve(config).await,
+            }
+        })
+    });
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var("GATEWAY_LOG").is_ok_and(|form| form == "json") {
+        log.json().init();
+    } else {
+        log.init();
+    }
+}
+
+/// Serves until a signal; returns whether everything ended in time.
+async fn serve(config: Config) -> anyhow::Result<bool> {
+    let mut signals = Signals::new()?;
+    let public = TcpListener::bind(config.server.listen)
+        .await
+        .with_context(|| format!("[server] listen: {} cannot be listened on", config.server.listen))?;
+    let admin = TcpListener::bind(config.admin.listen)
+        .await
+        .with_context(|| format!("[admin] listen: {} cannot be listened on", config.admin.listen))?;
+    let (stall, deadline, embedded) = (config.limits.stall, config.drain.deadline, config.embedded);
+    let topology = topology(&config)?;
+    let app = App::build(config, topology, metrics::install()).await?;
+    let (public_address, admin_address) = (public.local_addr()?, admin.local_addr()?);
+    info!(public = %public_address, admin = %admin_address, "Gateway serves.");
+    if embedded {
+        println!("The demo is on http://{public_address}/ — open it in two windows.");
+    }
+    let drain = app.drain.clone();
+    let service = app.public.clone().into_make_service_with_connect_info::<stall::Peer>();
+    drain.tracker.spawn({
+        let serve = axum::serve(stall::Listener::new(public, stall), service);
+        let end = drain.end.clone();
+        async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                ended = serve.into_future() => error!(?ended, "Public listener ended."),
+            }
+        }
+    });
+    drain.tracker.spawn({
+        let serve = axum::serve(admin, app.admin.clone().into_make_service());
+        let end = drain.end.clone();
+        async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                ended = serve.into_future() => error!(?ended, "Admin listener ended."),
+            }
+        }
+    });
+    signals.next().await;
+    info!("Gateway stops.");
+    tokio::select! {
+        clean = app.stop(deadline) => Ok(clean),
+        () = signals.next() => Ok(false),
+    }
+}
+
+/// Carries out edits until a signal.
+async fn work(config: Config) -> anyhow::Result<bool> {
+    let mut signals = Signals::new()?;
+    let topology = topology(&config)?;
+    anyhow::ensure!(
+        topology.shards.iter().all(|shard| !shard.url.is_memory()),
+        "the shards are in the gateway's own process, which has its own worker"
+    );
+    let (feeds, drain) = (Arc::new(Feeds::open(topology)), Drain::default());
+    start_workers(&config, &feeds, &Arc::new(config.tree.clone()), &drain);
+    info!(queues = ?config.edits.queues(), "Worker works.");
+    signals.next().await;
+    info!("Worker stops.");
+    tokio::select! {
+        clean = drain.finish(config.drain.deadline) => Ok(clean),
+        () = signals.next() => Ok(false),
+    }
+}
+
+fn topology(config: &Config) -> anyhow::Result<Topology> {
+    config.topology().map_err(|mistakes| anyhow::anyhow!("{mistakes}"))
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

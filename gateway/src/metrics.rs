@@ -2,9 +2,10 @@
 //!
 //! Labels come from enums, never from ids. `docs/metrics.md` lists them all.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{hub::frame::Format, outbox::CloseReason, socket::Protocol};
 
@@ -32,8 +33,37 @@ const SHARD_ERRORS: &str = "gateway_shard_errors_total";
 const SESSION_LOOKUPS: &str = "gateway_session_lookups_total";
 const DRAINING: &str = "gateway_draining";
 
+/// Buckets of times, in seconds: from a fan-out in microseconds to a job in seconds.
+const SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+/// Buckets of sizes, in bytes.
+const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
+
+/// Starts counting, once in a process, and returns what the counts are read from.
+///
+/// # Panics
+///
+/// Panics if something else counts in this process already.
+pub fn install() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    let install = || {
+        let suffix = |suffix: &str| Matcher::Suffix(suffix.to_owned());
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(suffix("_seconds"), SECONDS)
+            .and_then(|builder| builder.set_buckets_for_metric(suffix("_bytes"), BYTES))
+            .expect("buckets are not empty")
+            .install_recorder()
+            .expect("nothing else counts in this process");
+        describe();
+        handle
+    };
+    HANDLE.get_or_init(install).clone()
+}
+
 /// Tells the exporter what each metric means.
-pub fn describe() {
+fn describe() {
     describe_gauge!(CONNECTIONS, "Clients connected now.");
     describe_counter!(HANDSHAKES, "Handshakes by their outcome.");
     describe_counter!(DISCONNECTS, "Clients that left or were closed, by reason.");

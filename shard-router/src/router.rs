@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use crate::{
     feed::{FeedError, Found, names},
-    shard::{Script, Shard, ShardError, Value, Waiter},
+    shard::{Script, Shard, ShardError, Value, Waiter, memory::MemoryShard, redis::RedisShard},
+    topology::{ShardSpec, ShardUrl, Topology},
 };
 
 /// Names a verb's script: the shared text, then its own.
@@ -63,6 +64,23 @@ impl Router {
         owner: impl Fn(&str) -> usize + Send + Sync + 'static,
     ) -> Self {
         Self { shards, owner: Box::new(owner), instance: Uuid::new_v4().simple().to_string() }
+    }
+
+    /// Makes a router of the shards of a topology; those that are away are tried until they are back.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a Tokio runtime.
+    #[must_use]
+    pub fn open(topology: Topology) -> Self {
+        let open = |spec: &ShardSpec| -> Arc<dyn Shard> {
+            match &spec.url {
+                ShardUrl::Redis(url) => Arc::new(RedisShard::new(&spec.name, url.clone())),
+                ShardUrl::Memory => Arc::new(MemoryShard::new(spec.name.as_str())),
+            }
+        };
+        let shards = topology.shards.iter().map(open).collect();
+        Self::new(shards, move |feed| topology.owner(feed))
     }
 
     /// Returns the shards in the order of their indexes.

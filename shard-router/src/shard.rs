@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+mod backoff;
 pub mod memory;
 pub mod redis;
 pub mod script;

@@ -1,29 +1,50 @@
 //! The subscription connection: confirm, keep, resubscribe, tell what was heard.
 //!
 //! One driver serves every kind of shard; what differs is the [`Wire`] below it.
-//! Wanted channels are a set under one short lock, so that asking never waits and
-//! the queue is bounded by the number of channels.
+//! Wanted channels are a map under one short lock, so that asking never waits.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex},
+    collections::{HashMap, HashSet, VecDeque},
+    convert::Infallible,
+    mem,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+    },
+    task::coop,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, warn};
+
+use crate::shard::backoff::Backoff;
 
 /// What a subscription connection tells, in the order in which the shard did it.
+///
+/// Between [`Heard::Lost`] and the next [`Heard::Up`], and before the first, nothing but
+/// [`Heard::Refused`] is told: what is published then is lost by definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
-    /// Connected, and every wanted channel is confirmed by the server (again).
+    /// Connected, and every wanted channel is confirmed by the server (again) or refused.
     Up,
     /// The connection is gone; whatever is published until the next `Up` is lost.
+    ///
+    /// Comes exactly once after each `Up`, unless the link is dropped.
     Lost {
         /// What broke.
         reason: String,
     },
     /// Every channel of the [`Link::subscribe`] call with this ticket is confirmed or refused.
+    ///
+    /// What is published to them from now on is heard until `Lost`. A call made while
+    /// disconnected is confirmed right after the following `Up`.
     Confirmed {
         /// The ticket that was given.
         ticket: u64,
@@ -36,6 +57,8 @@ pub enum Heard {
         error: String,
     },
     /// Something was published.
+    ///
+    /// Both may be slices of a large read buffer: who keeps them for long copies them.
     Notice {
         /// The channel, byte for byte.
         channel: Bytes,
@@ -45,33 +68,43 @@ pub enum Heard {
 }
 
 /// The handle of a subscription connection; dropping it closes the connection.
+///
+/// No method waits for the connection, so the consumer of what is heard may call them.
 #[derive(Debug)]
 pub struct Link {
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<Shared>,
+    _closed_on_drop: DropGuard,
 }
 
 /// What the handle and the driver share.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
-    /// Held for a few map operations, never across an await: asking must not wait for the driver.
-    pub(crate) wanted: Mutex<Wanted>,
-    pub(crate) wake: Notify,
+struct Shared {
+    /// Held for at most a few thousand map operations (a copy of the map on reconnect), never
+    /// across an await: asking must not wait for the driver.
+    wanted: Mutex<Wanted>,
+    wake: Notify,
 }
 
 /// The channels that should be subscribed, and what changed since the driver looked.
 #[derive(Debug, Default)]
-pub(crate) struct Wanted {
-    pub(crate) channels: HashMap<Bytes, usize>,
-    pub(crate) changes: VecDeque<Change>,
-    pub(crate) reset: Option<String>,
-    pub(crate) closed: bool,
+struct Wanted {
+    /// How often each channel is wanted, never zero.
+    channels: HashMap<Bytes, usize>,
+    /// Calls that were not said to the server yet.
+    asked: VecDeque<Asked>,
+    /// Channels that became unwanted and were not said to the server yet.
+    left: VecDeque<Bytes>,
+    /// Whether there is a connection; without one, changes are forgotten but for their
+    /// tickets, as the next connection starts from `channels`.
+    connected: bool,
+    reset: Option<String>,
 }
 
-/// One thing the driver has to say to the server.
+/// A part of one call of [`Link::subscribe`]; its last part has the ticket.
 #[derive(Debug)]
-pub(crate) enum Change {
-    Subscribe { channels: Vec<Bytes>, ticket: u64 },
-    Unsubscribe { channels: Vec<Bytes> },
+struct Asked {
+    channels: Vec<Bytes>,
+    ticket: Option<u64>,
 }
 
 impl Link {
@@ -79,45 +112,52 @@ impl Link {
     ///
     /// A channel may be wanted several times and is left when it was unsubscribed as often.
     pub fn subscribe(&self, channels: Vec<Bytes>, ticket: u64) {
-        let mut wanted = self.shared.wanted.lock().expect("no holder of this lock panics");
+        let mut wanted = self.shared.lock();
         for channel in &channels {
             *wanted.channels.entry(channel.clone()).or_default() += 1;
         }
-        wanted.changes.push_back(Change::Subscribe { channels, ticket });
+        let mut last = Asked { channels: Vec::new(), ticket: Some(ticket) };
+        if wanted.connected {
+            let mut parts = channels.chunks(CHUNK);
+            last.channels = parts.next_back().unwrap_or_default().to_vec();
+            for part in parts {
+                wanted.asked.push_back(Asked { channels: part.to_vec(), ticket: None });
+            }
+        }
+        wanted.asked.push_back(last);
         drop(wanted);
         self.shared.wake.notify_one();
     }
 
-    /// Wants these channels once less.
+    /// Wants these channels once less; those that are not wanted at all are passed over.
     pub fn unsubscribe(&self, channels: Vec<Bytes>) {
-        let mut wanted = self.shared.wanted.lock().expect("no holder of this lock panics");
-        let mut left = Vec::new();
+        let mut wanted = self.shared.lock();
         for channel in channels {
-            if let Some(count) = wanted.channels.get_mut(&channel) {
-                *count -= 1;
-                if *count == 0 {
-                    wanted.channels.remove(&channel);
-                    left.push(channel);
+            let Some(count) = wanted.channels.get_mut(&channel) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                wanted.channels.remove(&channel);
+                if wanted.connected {
+                    wanted.left.push_back(channel);
                 }
             }
         }
-        wanted.changes.push_back(Change::Unsubscribe { channels: left });
         drop(wanted);
         self.shared.wake.notify_one();
     }
 
     /// Gives the connection up and makes a new one: it does not deliver what it should.
+    ///
+    /// Nothing happens if there is none at the moment.
     pub fn reset(&self, reason: &str) {
-        self.shared.wanted.lock().expect("no holder of this lock panics").reset =
-            Some(reason.to_owned());
+        self.shared.lock().reset = Some(reason.to_owned());
         self.shared.wake.notify_one();
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.shared.wanted.lock().expect("no holder of this lock panics").closed = true;
-        self.shared.wake.notify_one();
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().expect("no holder of this lock panics")
     }
 }
 
@@ -159,9 +199,526 @@ pub(crate) enum Said {
 /// How many channels one SUBSCRIBE names.
 pub(crate) const CHUNK: usize = 1_000;
 
-/// Starts the driver of one subscription connection.
+/// How many channels may be said and not answered yet.
+///
+/// Answers are read in between, so that a hundred thousand of them never fill the server's
+/// output buffer for this connection.
+const WINDOW: usize = 4 * CHUNK;
+
+/// How long a connection attempt may take, and how long the server may not take what is said.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection that says nothing for so long is pinged.
+const PING_AFTER: Duration = Duration::from_secs(1);
+
+/// A connection that says nothing for so long after a ping is dead.
+const DEAF_AFTER: Duration = Duration::from_secs(3);
+
+/// Starts the driver of one subscription connection: one task, until the [`Link`] or the
+/// receiving half of `heard` is dropped.
+///
+/// When `heard` is full the driver waits and reads no more, so that nothing is dropped and
+/// nothing grows here; the server will cut the connection if that lasts, which is a
+/// [`Heard::Lost`] like any other.
+///
+/// # Panics
+///
+/// Panics outside of a Tokio runtime.
 pub(crate) fn drive(dial: impl Dial, index: usize, heard: mpsc::Sender<(usize, Heard)>) -> Link {
-    let link = Link { shared: Arc::default() };
-    let _ = (dial, index, heard);
+    let shared = Arc::new(Shared::default());
+    let closed = CancellationToken::new();
+    let link = Link { shared: shared.clone(), _closed_on_drop: closed.clone().drop_guard() };
+    tokio::spawn(async move {
+        let receiver = heard.clone();
+        let driver = Driver { shared, index, heard, quiet_since: Instant::now() };
+        tokio::select! {
+            () = closed.cancelled() => {}
+            () = receiver.closed() => {}
+            never = driver.run(dial) => match never {},
+        }
+    });
     link
+}
+
+/// The task of one link.
+struct Driver {
+    shared: Arc<Shared>,
+    index: usize,
+    heard: mpsc::Sender<(usize, Heard)>,
+    /// When the server last said something, or the consumer last kept us waiting.
+    quiet_since: Instant,
+}
+
+/// Why a connection ended.
+type Broken = String;
+
+impl Driver {
+    async fn run(mut self, dial: impl Dial) -> Infallible {
+        let mut backoff = Backoff::new();
+        let mut last_failure = String::new();
+        loop {
+            let dialed = timeout(CONNECT_TIMEOUT, dial.dial()).await;
+            let failure = match dialed {
+                Ok(Ok(wire)) => {
+                    let since = Instant::now();
+                    let (reason, was_up) = self.live(wire).await;
+                    if was_up {
+                        last_failure.clear();
+                        self.tell(Heard::Lost { reason }).await;
+                        backoff.lived(since.elapsed());
+                        None
+                    } else {
+                        Some(reason)
+                    }
+                }
+                Ok(Err(reason)) => Some(reason),
+                Err(_) => Some(format!("no connection within {CONNECT_TIMEOUT:?}")),
+            };
+            let wait = backoff.wait();
+            match failure {
+                Some(reason) if reason != last_failure => {
+                    warn!(shard = self.index, %reason, "No subscription connection; will retry.");
+                    last_failure = reason;
+                }
+                Some(reason) => debug!(shard = self.index, %reason, "Still no connection."),
+                None => {}
+            }
+            sleep(wait).await;
+        }
+    }
+
+    /// Lives with one connection; says why it ended, and whether it had been up.
+    async fn live(&mut self, mut wire: Box<dyn Wire>) -> (Broken, bool) {
+        let (channels, tickets) = {
+            let mut wanted = self.shared.lock();
+            wanted.connected = true;
+            wanted.reset = None;
+            let channels: Vec<Bytes> = wanted.channels.keys().cloned().collect();
+            let tickets = wanted.asked.drain(..).filter_map(|asked| asked.ticket).collect();
+            (channels, tickets)
+        };
+        let mut ledger = Ledger::default();
+        ledger.want(channels);
+        ledger.due.extend([Step::Up, Step::Confirm(tickets)]);
+        self.quiet_since = Instant::now();
+        let Err(reason) = self.serve(&mut *wire, &mut ledger).await;
+
+        let mut wanted = self.shared.lock();
+        wanted.connected = false;
+        wanted.left = VecDeque::new();
+        // What was asked and not confirmed will be confirmed by the next connection.
+        let waiting = mem::take(&mut wanted.asked);
+        let tickets = waiting.into_iter().filter_map(|asked| asked.ticket);
+        let is_up = ledger.is_up;
+        wanted.asked = ledger
+            .into_tickets()
+            .chain(tickets)
+            .map(|ticket| Asked { channels: Vec::new(), ticket: Some(ticket) })
+            .collect();
+        (reason, is_up)
+    }
+
+    /// Says what is wanted and tells what is heard until the connection breaks.
+    async fn serve(
+        &mut self,
+        wire: &mut dyn Wire,
+        ledger: &mut Ledger,
+    ) -> Result<Infallible, Broken> {
+        let mut is_pinged = false;
+        let mut may_want = true;
+        loop {
+            if may_want {
+                self.check_reset()?;
+            }
+            while may_want && ledger.due.is_empty() {
+                may_want = self.take_wants(ledger);
+                coop::consume_budget().await;
+            }
+            say_due(wire, ledger).await?;
+            while let Some(mark) = ledger.reached() {
+                self.tell_mark(mark, ledger).await;
+            }
+            let patience = if is_pinged { DEAF_AFTER } else { PING_AFTER };
+            tokio::select! {
+                biased;
+                () = self.shared.wake.notified() => may_want = true,
+                said = wire.next() => {
+                    let said = said?;
+                    is_pinged = false;
+                    self.quiet_since = Instant::now();
+                    self.on_said(said, ledger).await?;
+                }
+                () = sleep_until(self.quiet_since + patience) => {
+                    if is_pinged {
+                        return Err(format!("nothing heard for {DEAF_AFTER:?} after a ping"));
+                    }
+                    is_pinged = true;
+                    self.quiet_since = Instant::now();
+                    in_time(wire.ping()).await?;
+                    ledger.on_step_said(Step::Ping);
+                }
+            }
+        }
+    }
+
+    fn check_reset(&self) -> Result<(), Broken> {
+        self.shared.lock().reset.take().map_or(Ok(()), Err)
+    }
+
+    /// Moves a bounded part of what changed into the ledger; tells whether there is more.
+    fn take_wants(&self, ledger: &mut Ledger) -> bool {
+        let mut wanted = self.shared.lock();
+        let Wanted { channels, asked, left, .. } = &mut *wanted;
+        let mut come = Vec::new();
+        let mut tickets = Vec::new();
+        while come.len() < CHUNK && tickets.len() < CHUNK {
+            let Some(part) = asked.pop_front() else { break };
+            // What was left again meanwhile must not be subscribed: `left` may be through already.
+            come.extend(part.channels.into_iter().filter(|channel| channels.contains_key(channel)));
+            tickets.extend(part.ticket);
+        }
+        let gone: Vec<Bytes> = left
+            .drain(..left.len().min(CHUNK))
+            .filter(|channel| !channels.contains_key(channel))
+            .collect();
+        let is_more = !asked.is_empty() || !left.is_empty();
+        drop(wanted);
+
+        ledger.leave(gone);
+        ledger.want(come);
+        if !tickets.is_empty() {
+            ledger.due.push_back(Step::Confirm(tickets));
+        }
+        is_more
+    }
+
+    async fn on_said(&mut self, said: Said, ledger: &mut Ledger) -> Result<(), Broken> {
+        match said {
+            Said::Message { channel, payload } => {
+                if ledger.is_up {
+                    self.tell(Heard::Notice { channel, payload }).await;
+                }
+                Ok(())
+            }
+            Said::Subscribed(channel) => ledger.on_subscribed(&channel),
+            Said::Unsubscribed(channel) => ledger.on_unsubscribed(&channel),
+            Said::Pong => ledger.on_pong(),
+            Said::Refused(error) => {
+                if let Some(channel) = ledger.on_refused(&error)? {
+                    self.tell(Heard::Refused { channel, error }).await;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn tell_mark(&mut self, mark: Mark, ledger: &mut Ledger) {
+        match mark {
+            Mark::Up => {
+                ledger.is_up = true;
+                self.tell(Heard::Up).await;
+            }
+            Mark::Confirm(tickets) => {
+                for ticket in tickets {
+                    self.tell(Heard::Confirmed { ticket }).await;
+                }
+            }
+        }
+    }
+
+    /// Tells the consumer, however long it takes; that time is not the server's silence.
+    async fn tell(&mut self, heard: Heard) {
+        coop::consume_budget().await;
+        match self.heard.try_send((self.index, heard)) {
+            // A receiver that is gone ends the whole task.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(heard)) => {
+                let _ = self.heard.send(heard).await;
+                self.quiet_since = Instant::now();
+            }
+        }
+    }
+}
+
+/// Says what is due, as far as the window allows.
+async fn say_due(wire: &mut dyn Wire, ledger: &mut Ledger) -> Result<(), Broken> {
+    while let Some(step) = ledger.next_due() {
+        match &step {
+            Step::Subscribe(channels) => in_time(wire.subscribe(channels)).await?,
+            Step::Unsubscribe(channels) => in_time(wire.unsubscribe(channels)).await?,
+            Step::Ping => in_time(wire.ping()).await?,
+            Step::Up | Step::Confirm(_) => {}
+        }
+        ledger.on_step_said(step);
+        coop::consume_budget().await;
+    }
+    Ok(())
+}
+
+/// Bounds how long the server may not take what is said to it.
+async fn in_time(said: impl Future<Output = Result<(), String>>) -> Result<(), Broken> {
+    timeout(CONNECT_TIMEOUT, said)
+        .await
+        .unwrap_or_else(|_| Err(format!("nothing could be said for {CONNECT_TIMEOUT:?}")))
+}
+
+/// One step of the conversation: said to the server, or a place in the order of its answers.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Subscribe(Vec<Bytes>),
+    Unsubscribe(Vec<Bytes>),
+    Ping,
+    /// All that was wanted on connect is answered.
+    Up,
+    /// All that these calls wanted is answered.
+    Confirm(Vec<u64>),
+}
+
+/// A place in the order of answers that is reached.
+#[derive(Debug, PartialEq, Eq)]
+enum Mark {
+    Up,
+    Confirm(Vec<u64>),
+}
+
+/// A step that was said, and how many of its channels are answered.
+#[derive(Debug)]
+struct Unanswered {
+    step: Step,
+    answered: usize,
+}
+
+impl Step {
+    fn channels(&self) -> &[Bytes] {
+        match self {
+            Self::Subscribe(channels) | Self::Unsubscribe(channels) => channels,
+            Self::Ping | Self::Up | Self::Confirm(_) => &[],
+        }
+    }
+}
+
+/// What will be said, what was said and not answered, and what holds once it is.
+///
+/// The server answers in order, so the oldest unanswered step is the one that it answers;
+/// anything else is a broken conversation and the end of the connection.
+#[derive(Debug, Default)]
+struct Ledger {
+    due: VecDeque<Step>,
+    unanswered: VecDeque<Unanswered>,
+    /// How many channels were said and not answered.
+    waiting: usize,
+    /// The channels subscribed once everything due is said and answered.
+    subscribed: HashSet<Bytes>,
+    /// Whether [`Heard::Up`] was told for this connection.
+    is_up: bool,
+}
+
+impl Ledger {
+    fn want(&mut self, channels: impl IntoIterator<Item = Bytes>) {
+        let subscribed = &mut self.subscribed;
+        let new = channels.into_iter().filter(|channel| subscribed.insert(channel.clone()));
+        let new: Vec<Bytes> = new.collect();
+        self.due.extend(new.chunks(CHUNK).map(|chunk| Step::Subscribe(chunk.to_vec())));
+    }
+
+    fn leave(&mut self, channels: impl IntoIterator<Item = Bytes>) {
+        let subscribed = &mut self.subscribed;
+        let old = channels.into_iter().filter(|channel| subscribed.remove(channel));
+        let old: Vec<Bytes> = old.collect();
+        self.due.extend(old.chunks(CHUNK).map(|chunk| Step::Unsubscribe(chunk.to_vec())));
+    }
+
+    /// Takes the next step to say, unless too much is unanswered.
+    fn next_due(&mut self) -> Option<Step> {
+        let is_window_open = self.waiting < WINDOW;
+        if is_window_open { self.due.pop_front() } else { None }
+    }
+
+    fn on_step_said(&mut self, step: Step) {
+        self.waiting += step.channels().len();
+        self.unanswered.push_back(Unanswered { step, answered: 0 });
+    }
+
+    /// Takes the oldest mark if everything before it is answered.
+    fn reached(&mut self) -> Option<Mark> {
+        match self.unanswered.front()?.step {
+            Step::Subscribe(_) | Step::Unsubscribe(_) | Step::Ping => None,
+            Step::Up | Step::Confirm(_) => match self.unanswered.pop_front()?.step {
+                Step::Confirm(tickets) => Some(Mark::Confirm(tickets)),
+                _ => Some(Mark::Up),
+            },
+        }
+    }
+
+    fn on_subscribed(&mut self, channel: &Bytes) -> Result<(), Broken> {
+        self.on_channel(channel, |step| matches!(step, Step::Subscribe(_)))
+    }
+
+    fn on_unsubscribed(&mut self, channel: &Bytes) -> Result<(), Broken> {
+        self.on_channel(channel, |step| matches!(step, Step::Unsubscribe(_)))
+    }
+
+    fn on_channel(&mut self, channel: &Bytes, is_it: fn(&Step) -> bool) -> Result<(), Broken> {
+        let oldest = self.unanswered.front_mut().filter(|oldest| is_it(&oldest.step));
+        let Some(oldest) = oldest else { return Err(out_of_order()) };
+        if oldest.step.channels().get(oldest.answered) != Some(channel) {
+            return Err(out_of_order());
+        }
+        oldest.answered += 1;
+        self.waiting -= 1;
+        if oldest.answered == oldest.step.channels().len() {
+            self.unanswered.pop_front();
+        }
+        Ok(())
+    }
+
+    fn on_pong(&mut self) -> Result<(), Broken> {
+        match self.unanswered.pop_front() {
+            Some(Unanswered { step: Step::Ping, .. }) => Ok(()),
+            _ => Err(out_of_order()),
+        }
+    }
+
+    /// Finds what a refusal means; returns the channel that is refused if it is a single one.
+    ///
+    /// A refused chunk is said again channel by channel, so that the one at fault is known
+    /// and the others work; the marks behind it wait for that.
+    fn on_refused(&mut self, error: &str) -> Result<Option<Bytes>, Broken> {
+        let is_denied = error.starts_with("NOPERM");
+        let refused = self.unanswered.pop_front().ok_or_else(out_of_order)?;
+        match refused.step {
+            // A user who may not ping is answered all the same.
+            Step::Ping if is_denied => Ok(None),
+            Step::Subscribe(mut channels) if is_denied && refused.answered == 0 => {
+                self.waiting -= channels.len();
+                if channels.len() == 1 {
+                    let channel = channels.swap_remove(0);
+                    self.subscribed.remove(&channel);
+                    return Ok(Some(channel));
+                }
+                let (marks, said) = mem::take(&mut self.unanswered)
+                    .into_iter()
+                    .partition(|later| matches!(later.step, Step::Up | Step::Confirm(_)));
+                self.unanswered = said;
+                let marks: VecDeque<Unanswered> = marks;
+                for mark in marks.into_iter().rev() {
+                    self.due.push_front(mark.step);
+                }
+                for channel in channels.into_iter().rev() {
+                    if self.subscribed.contains(&channel) {
+                        self.due.push_front(Step::Subscribe(vec![channel]));
+                    }
+                }
+                Ok(None)
+            }
+            _ => Err(error.to_owned()),
+        }
+    }
+
+    /// Gives back the tickets that were not confirmed, oldest first.
+    fn into_tickets(self) -> impl Iterator<Item = u64> {
+        let said = self.unanswered.into_iter().map(|unanswered| unanswered.step);
+        said.chain(self.due).flat_map(|step| match step {
+            Step::Confirm(tickets) => tickets,
+            _ => Vec::new(),
+        })
+    }
+}
+
+fn out_of_order() -> Broken {
+    "the server answered something that was not asked".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channels(names: &[&'static str]) -> Vec<Bytes> {
+        names.iter().map(|name| Bytes::from_static(name.as_bytes())).collect()
+    }
+
+    /// Says everything due and returns it, as text.
+    fn say(ledger: &mut Ledger) -> Vec<String> {
+        let mut said = Vec::new();
+        while let Some(step) = ledger.next_due() {
+            match &step {
+                Step::Subscribe(channels) => said.push(format!("+{}", join(channels))),
+                Step::Unsubscribe(channels) => said.push(format!("-{}", join(channels))),
+                _ => {}
+            }
+            ledger.on_step_said(step);
+        }
+        said
+    }
+
+    fn join(channels: &[Bytes]) -> String {
+        channels
+            .iter()
+            .map(|channel| String::from_utf8_lossy(channel))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn a_mark_is_reached_when_all_before_it_is_answered() {
+        let mut ledger = Ledger::default();
+        ledger.want(channels(&["a", "b"]));
+        ledger.due.push_back(Step::Confirm(vec![7]));
+        assert_eq!(say(&mut ledger), ["+a b"]);
+        ledger.on_subscribed(&Bytes::from_static(b"a")).unwrap();
+        assert_eq!(ledger.reached(), None);
+        ledger.on_subscribed(&Bytes::from_static(b"b")).unwrap();
+        assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![7])));
+
+        ledger.want(channels(&["a"]));
+        ledger.due.push_back(Step::Confirm(vec![8]));
+        assert!(say(&mut ledger).is_empty(), "it is subscribed already");
+        assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![8])));
+    }
+
+    #[test]
+    fn a_refused_chunk_is_said_channel_by_channel_before_its_marks() {
+        let mut ledger = Ledger::default();
+        ledger.want(channels(&["a", "secret"]));
+        ledger.due.push_back(Step::Up);
+        ledger.want(channels(&["b"]));
+        ledger.due.push_back(Step::Confirm(vec![1]));
+        assert_eq!(say(&mut ledger), ["+a secret", "+b"]);
+
+        assert_eq!(ledger.on_refused("NOPERM no"), Ok(None));
+        assert_eq!(say(&mut ledger), ["+a", "+secret"]);
+        ledger.on_subscribed(&Bytes::from_static(b"b")).unwrap();
+        assert_eq!(ledger.reached(), None);
+        ledger.on_subscribed(&Bytes::from_static(b"a")).unwrap();
+        assert_eq!(ledger.on_refused("NOPERM no"), Ok(Some(Bytes::from_static(b"secret"))));
+        assert_eq!(ledger.reached(), Some(Mark::Up));
+        assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![1])));
+        assert_eq!(ledger.waiting, 0);
+
+        ledger.want(channels(&["a", "secret"]));
+        assert_eq!(say(&mut ledger), ["+secret"], "who asks again is told again");
+    }
+
+    #[test]
+    fn an_answer_to_nothing_is_the_end() {
+        let mut ledger = Ledger::default();
+        ledger.want(channels(&["a", "b"]));
+        say(&mut ledger);
+        assert!(ledger.on_pong().is_err());
+        let mut ledger = Ledger::default();
+        ledger.want(channels(&["a", "b"]));
+        say(&mut ledger);
+        assert!(ledger.on_subscribed(&Bytes::from_static(b"b")).is_err());
+        assert!(ledger.on_unsubscribed(&Bytes::from_static(b"a")).is_err());
+        assert!(ledger.on_refused("LOADING").is_err());
+    }
+
+    #[test]
+    fn at_most_a_window_is_unanswered() {
+        let mut ledger = Ledger::default();
+        ledger.want((0..10 * CHUNK).map(|number| Bytes::from(number.to_string())));
+        assert_eq!(say(&mut ledger).len(), WINDOW / CHUNK);
+        ledger.on_subscribed(&Bytes::from_static(b"0")).unwrap();
+        assert_eq!(say(&mut ledger).len(), 1);
+    }
 }

@@ -114,13 +114,14 @@ local function link(ids, id, place)
   end
 end
 
--- Counts up to an id that no item has; steps grow, in case the counter was lost.
+-- Counts up to an id that no item has; a counter that was lost catches up in leaps.
 local function next_id(idincr, items)
-  local step = 1
+  local step, tries = 1, 1
   local id = string.format('%.0f', redis.call('INCRBY', idincr, 1))
   while redis.call('HEXISTS', items, id) == 1 do
+    if tries >= 100 then step = step * 2 end
     id = string.format('%.0f', redis.call('INCRBY', idincr, step))
-    step = step * 2
+    tries = tries + 1
   end
   return id
 end
@@ -163,5 +164,23 @@ local function remove(shape, ids, items, feed, id)
   gone = gone + redis.call('HDEL', items, id)
   if gone > 0 then say('feed.retract:' .. feed, id) end
   return gone
+end
+
+-- Every id as it is listed, and beside each its item, or false.
+local function load(ids, items, held)
+  local order, found = {}, {}
+  if held == 'zset' then
+    order = redis.call('ZRANGE', ids, 0, -1)
+  elseif held == 'list' then
+    order = redis.call('LRANGE', ids, 0, -1)
+  end
+  -- A call takes some thousands of arguments, not more.
+  for first = 1, #order, 1000 do
+    local last = math.min(first + 999, #order)
+    for _, item in ipairs(redis.call('HMGET', items, unpack(order, first, last))) do
+      found[#found + 1] = item
+    end
+  end
+  return order, found
 end
 

@@ -1,0 +1,60 @@
+# Pneumatic: `make run` shows it, `make test` proves it.
+
+NEED   := deploy/tools/need.sh
+CARGO  ?= cargo
+VENV   := target/venv
+BUNDLE := gateway/assets/node_modules/.package-lock.json
+CLIENTS := gateway/tests/js/node_modules/.package-lock.json
+NPM_CI := npm ci --no-audit --no-fund --loglevel=error
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bundle clean
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Start the demo board, or with CONFIG=path a gateway of your own
+	@$(NEED) cc cargo node npm
+	@$(MAKE) --no-print-directory bundle
+	@echo "Building the gateway; the first build takes some minutes."
+	@$(CARGO) build --profile demo --bin gateway
+ifdef CONFIG
+	@exec target/demo/gateway serve --config '$(CONFIG)'
+else
+	@echo "Open http://127.0.0.1:3000/ in two windows. Ctrl-C stops it."
+	@exec target/demo/gateway
+endif
+
+test: ## Install what is missing, then run every test
+	@$(NEED) cc cargo node npm python3 python3-venv redis-server redis-cli haproxy chromium fonts-cjk fonts-emoji
+	@$(MAKE) --no-print-directory bundle $(CLIENTS) $(VENV)/.ready
+	$(CARGO) test --workspace
+
+check: ## Formatting and lints
+	@$(NEED) cc cargo node npm
+	@$(MAKE) --no-print-directory bundle
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+bundle: $(BUNDLE) ## Fetch the browser bundles that the gateway serves
+
+$(BUNDLE): gateway/assets/package.json gateway/assets/package-lock.json
+	@echo "Fetching the socket.io browser bundles …"
+	@cd gateway/assets && $(NPM_CI)
+	@touch $@
+
+$(CLIENTS): gateway/tests/js/package.json gateway/tests/js/package-lock.json
+	@echo "Fetching the test clients …"
+	@cd gateway/tests/js && $(NPM_CI)
+	@touch $@
+
+$(VENV)/.ready: gateway/tests/py/requirements.txt
+	@echo "Making the Python environment …"
+	@python3 -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+clean: ## Take away everything that was built, fetched or started
+	@deploy/local/down --wipe
+	$(CARGO) clean
+	rm -rf gateway/assets/node_modules gateway/tests/js/node_modules

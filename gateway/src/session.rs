@@ -1,0 +1,262 @@
+//! One client's life: joins, asks, is looked at again, leaves.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::{AtomicUsize, Ordering}},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::{
+    auth::{AuthError, Authenticator},
+    hub::ClientId,
+    identity::{Identity, SessionId},
+    live::{Live, Stopped},
+    metrics,
+    outbox::{CloseReason, Outbox},
+    protocol::{self, CallError, ClientMessage, Edit},
+    rpc::{Rpc, edit},
+    socket::{Connection, Inbound},
+    tree::{Allow, Tree},
+};
+
+/// Calls of one client that may be open at once.
+const OPEN_CALLS: usize = 64;
+
+/// What every session uses.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where feeds are heard.
+    pub live: Live,
+    /// Where calls go.
+    pub rpc: Arc<Rpc>,
+    /// Who looks sessions up.
+    pub auth: Arc<Authenticator>,
+    /// What may be subscribed to by name.
+    pub allow: Arc<Allow>,
+    /// What hangs where, and who may edit it.
+    pub tree: Arc<Tree>,
+    /// How often a session is looked at again.
+    pub recheck: Duration,
+    /// How many feeds one client may hear by name.
+    pub max_subscriptions: Option<usize>,
+    /// How many messages one client may send in a second.
+    pub messages_per_second: Option<u32>,
+    /// Who waits for the calls that are open.
+    pub tracker: TaskTracker,
+}
+
+/// One client's session.
+struct Session {
+    parts: Arc<Parts>,
+    client: ClientId,
+    id: SessionId,
+    identity: Identity,
+    outbox: Outbox,
+    open: Arc<AtomicUsize>,
+    subscriptions: std::collections::HashSet<String>,
+    /// For each feed, the end of the edit that was asked for last.
+    edits: HashMap<String, oneshot::Receiver<()>>,
+    rate: Rate,
+}
+
+/// Runs until the client has left or the gateway stops.
+pub async fn run(connection: Connection, parts: Arc<Parts>) {
+    let Connection { session, inbound, outbox, .. } = connection;
+    let refresh = Arc::new(Notify::new());
+    let joined = parts.live.join(session.clone(), outbox.clone(), refresh.clone()).await;
+    let Ok(client) = joined else { return outbox.close(CloseReason::Draining) };
+    let session = Session {
+        client,
+        id: session.id,
+        identity: session.identity,
+        outbox,
+        open: Arc::default(),
+        subscriptions: Default::default(),
+        edits: HashMap::new(),
+        rate: Rate::new(parts.messages_per_second),
+        parts: parts.clone(),
+    };
+    // A stopping gateway closes everybody anyway.
+    let _ = session.serve(inbound, refresh).await;
+    parts.live.leave(client).await;
+}
+
+impl Session {
+    async fn serve(mut self, mut inbound: mpsc::Receiver<Inbound>, refresh: Arc<Notify>) -> Result<(), Stopped> {
+        // Spread evenly, so that a restart does not make all sessions be looked at in one moment.
+        let first = self.parts.recheck.mul_f64(rand::random_range(0.0..1.0));
+        let mut recheck = tokio::time::interval_at(tokio::time::Instant::now() + first, self.parts.recheck);
+        recheck.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = inbound.recv() => match message {
+                    Some(message) => self.on_message(message).await?,
+                    None => return Ok(()),
+                },
+                () = refresh.notified() => self.look_again(true).await?,
+                _ = recheck.tick() => self.look_again(false).await?,
+            }
+        }
+    }
+
+    async fn look_again(&mut self, fresh: bool) -> Result<(), Stopped> {
+        match self.parts.auth.recheck(&self.id, fresh).await {
+            Ok(identity) if identity.user != self.identity.user => self.outbox.close(CloseReason::SessionEnded),
+            Ok(identity) if identity == self.identity => {}
+            Ok(identity) => {
+                self.identity = identity.clone();
+                self.subscriptions.retain(|feed| self.parts.allow.may(&identity, feed));
+                self.parts.live.identity(self.client, identity).await?;
+            }
+            Err(AuthError::Unauthorized(reason)) => {
+                debug!(user = %self.identity.user, %reason, "Session has ended; closing its socket.");
+                self.outbox.close(CloseReason::SessionEnded);
+            }
+            // A store that cannot answer says nothing about a session.
+            Err(AuthError::StoreAway(reason)) => debug!(%reason, "Session could not be looked at."),
+        }
+        Ok(())
+    }
+
+    async fn on_message(&mut self, message: Inbound) -> Result<(), Stopped> {
+        let Inbound { name, args, call } = message;
+        if !self.rate.take() {
+            self.answer(call, Err(CallError::TooMany("too many messages in a second".to_owned())));
+            return Ok(());
+        }
+        let message = match protocol::read(&name, &args, |name| self.parts.rpc.is_job(name)) {
+            Ok(message) => message,
+            Err(error) => {
+                self.answer(call, Err(error));
+                return Ok(());
+            }
+        };
+        match message {
+            ClientMessage::Subscribe(feed) => self.subscribe(feed, call).await?,
+            ClientMessage::Unsubscribe(feed) => self.unsubscribe(feed, call).await?,
+            ClientMessage::Resume => {
+                let late = "this client has its state already; resume comes before anything else";
+                self.answer(call, Err(CallError::Conflict(late.to_owned())));
+            }
+            ClientMessage::Edit(edit) => self.edit(edit, call).await?,
+            ClientMessage::Job { name, data } => {
+                let (rpc, identity) = (self.parts.rpc.clone(), self.identity.clone());
+                self.open(call, async move { rpc.job(&name, data, &identity).await });
+            }
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&mut self, feed: String, call: Option<u64>) -> Result<(), Stopped> {
+        if !self.parts.allow.may(&self.identity, &feed) {
+            self.answer(call, Err(CallError::Forbidden("you may not hear this feed".to_owned())));
+            return Ok(());
+        }
+        let is_new = !self.subscriptions.contains(&feed);
+        if is_new && self.parts.max_subscriptions.is_some_and(|most| self.subscriptions.len() >= most) {
+            self.answer(call, Err(CallError::TooMany("too many subscriptions".to_owned())));
+            return Ok(());
+        }
+        metrics::call(200);
+        self.parts.live.subscribe(self.client, &feed, call).await?;
+        self.subscriptions.insert(feed);
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self, feed: String, call: Option<u64>) -> Result<(), Stopped> {
+        self.subscriptions.remove(&feed);
+        let answer = match self.parts.live.unsubscribe(self.client, &feed).await? {
+            true => Ok(json!({ "code": 200 })),
+            false => Err(CallError::Unknown("you do not hear this feed by its name".to_owned())),
+        };
+        self.answer(call, answer);
+        Ok(())
+    }
+
+    /// Puts an edit behind the one before it of the same feed, so that they keep their order.
+    async fn edit(&mut self, edit: Edit, call: Option<u64>) -> Result<(), Stopped> {
+        if let Err(error) = edit::may(&self.parts.tree, &edit, &self.identity) {
+            self.answer(call, Err(error));
+            return Ok(());
+        }
+        if !self.parts.live.sees(self.client, &edit.feed).await? {
+            self.answer(call, Err(CallError::Forbidden("you may not see this feed".to_owned())));
+            return Ok(());
+        }
+        self.edits.retain(|_, before| before.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        let (done, turn) = oneshot::channel();
+        let before = self.edits.insert(edit.feed.clone(), turn);
+        let (rpc, identity) = (self.parts.rpc.clone(), self.identity.clone());
+        self.open(call, async move {
+            if let Some(before) = before {
+                // It ends when the edit before has ended, however it has.
+                let _ = before.await;
+            }
+            let answer = rpc.edit(&edit, &identity).await;
+            drop(done);
+            answer
+        });
+        Ok(())
+    }
+
+    /// Carries a call out beside the session and answers it; one too many is refused.
+    fn open(&self, call: Option<u64>, work: impl Future<Output = Result<Value, CallError>> + Send + 'static) {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= OPEN_CALLS {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return self.answer(call, Err(CallError::TooMany("too many calls are open".to_owned())));
+        }
+        let (open, outbox) = (self.open.clone(), self.outbox.clone());
+        self.parts.tracker.spawn(async move {
+            let answered = work.await;
+            open.fetch_sub(1, Ordering::Relaxed);
+            answer(&outbox, call, answered);
+        });
+    }
+
+    fn answer(&self, call: Option<u64>, answered: Result<Value, CallError>) {
+        answer(&self.outbox, call, answered);
+    }
+}
+
+fn answer(outbox: &Outbox, call: Option<u64>, answered: Result<Value, CallError>) {
+    let answer = answered.unwrap_or_else(|error| error.to_json());
+    let code = answer.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+    metrics::call(code.filter(|code| (200..600).contains(code)).unwrap_or(200));
+    if let Some(call) = call {
+        // A client that has left wants no answer.
+        let _ = outbox.ack(call, protocol::ack(&answer));
+    }
+}
+
+/// How many messages a client may send: a bucket of one second's worth.
+#[derive(Debug)]
+struct Rate {
+    per_second: Option<f64>,
+    left: f64,
+    filled: Instant,
+}
+
+impl Rate {
+    fn new(per_second: Option<u32>) -> Self {
+        let per_second = per_second.map(f64::from);
+        Self { per_second, left: per_second.unwrap_or_default(), filled: Instant::now() }
+    }
+
+    fn take(&mut self) -> bool {
+        let Some(per_second) = self.per_second else { return true };
+        let now = Instant::now();
+        let earned = now.duration_since(self.filled).as_secs_f64() * per_second;
+        self.left = (self.left + earned).min(per_second);
+        self.filled = now;
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
+    }
+}

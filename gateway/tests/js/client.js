@@ -1,0 +1,194 @@
+// Real socket.io clients on a leash: one process, any number of clients of any
+// generation, driven line by line.
+//
+//   node client.js '{"version":"4.8","url":"http://127.0.0.1:3000","transports":["websocket"],"cookie":"connect.sid=…"}'
+//   node client.js '[{"version":"1.7.4",…},{"version":"2.5.0",…}]'
+//
+// A spec: version 1.7.4 | 2.5.0 | 3.1.3 | 4.8, url; and where wanted transports,
+// cookie, origin, headers, query, path, userFeed, extra (options handed to the
+// client as they are), events (false: apply them, but do not print them).
+//
+// Out, one JSON a line, each with "c", the index of its client:
+//   {"t":"connect","id"} {"t":"transport","name"} {"t":"attempt","n"}
+//   {"t":"event","name","args"} {"t":"ack","id","value"} {"t":"disconnect","reason"}
+//   {"t":"connect_error","message","data"?,"description"?} {"t":"error","value"}
+//   {"t":"tree","tree","subscriptions","problems"} {"t":"mistake","message"}
+// In, one JSON a line; "c" may be left out where there is one client:
+//   {"cmd":"emit","name","args":[…],"ack":ID?} {"cmd":"tree"} {"cmd":"connect"}
+//   {"cmd":"disconnect"} {"cmd":"cut"} {"cmd":"pause"} {"cmd":"resume"} {"cmd":"exit"}
+// `cut` loses the connection as a network would; `pause` stops reading the
+// websocket's TCP stream. The end of stdin is an exit.
+'use strict';
+
+const readline = require('node:readline');
+const { Tree } = require('./tree.js');
+
+const PACKAGES = {
+  '1.7.4': 'sio-1.7.4',
+  '2.5.0': 'sio-2.5.0',
+  '3.1.3': 'sio-3.1.3',
+  '4.8': 'sio-4.8',
+};
+
+function say(message) {
+  process.stdout.write(`${JSON.stringify(message)}\n`);
+}
+
+class Client {
+  constructor(spec, index) {
+    this.index = index;
+    this.prints = spec.events !== false;
+    this.tree = new Tree({ userFeed: spec.userFeed });
+    this.attempts = 0;
+    this.socket = open(spec);
+    this.listen();
+  }
+
+  say(message) {
+    say({ c: this.index, ...message });
+  }
+
+  listen() {
+    const { socket } = this;
+    const manager = socket.io;
+
+    // The one place through which every event passes, in every generation.
+    const onevent = socket.onevent;
+    socket.onevent = (packet) => {
+      const [name, ...args] = packet.data;
+      this.tree.apply(name, args[0]);
+      if (this.prints) this.say({ t: 'event', name, args });
+      onevent.call(socket, packet);
+    };
+
+    socket.on('connect', () => {
+      this.say({ t: 'connect', id: socket.id });
+      const { engine } = manager;
+      this.say({ t: 'transport', name: engine.transport.name });
+      engine.on('upgrade', (transport) => this.say({ t: 'transport', name: transport.name }));
+    });
+    socket.on('disconnect', (reason) => this.say({ t: 'disconnect', reason }));
+    socket.on('connect_error', (error) =>
+      this.say({
+        t: 'connect_error',
+        message: text(error),
+        data: error && error.data,
+        description: description(error),
+      }),
+    );
+    socket.on('error', (error) => this.say({ t: 'error', value: plain(error) }));
+
+    // Before 3.x the manager repeats its events on every socket and is heard too.
+    manager.on('reconnect_attempt', () => {
+      this.attempts += 1;
+      this.say({ t: 'attempt', n: this.attempts });
+    });
+  }
+
+  emit({ name, args = [], ack }) {
+    const answered = (...values) => {
+      this.follow(name, args[0], values[0]);
+      if (ack !== undefined) this.say({ t: 'ack', id: ack, value: values[0] });
+    };
+    const heard = ack !== undefined || name === 'subscribe' || name === 'unsubscribe';
+    if (heard) this.socket.emit(name, ...args, answered);
+    else this.socket.emit(name, ...args);
+  }
+
+  /** Subscriptions come and go by their acks. */
+  follow(name, argument, answer) {
+    if (!answer || answer.code !== 200 || !argument) return;
+    if (name === 'subscribe') this.tree.subscribed(argument.feed, answer.collection);
+    if (name === 'unsubscribe') this.tree.unsubscribed(argument.feed);
+  }
+
+  tcp() {
+    const { ws } = this.socket.io.engine.transport;
+    if (!ws || !ws._socket) throw new Error('this client is not on a websocket');
+    return ws._socket;
+  }
+
+  obey(command) {
+    switch (command.cmd) {
+      case 'emit':
+        return this.emit(command);
+      case 'tree': {
+        const { tree } = this;
+        const { subscriptions, problems } = tree;
+        return this.say({ t: 'tree', tree: tree.toJSON(), subscriptions, problems });
+      }
+      case 'connect':
+        return this.socket.connect();
+      case 'disconnect':
+        return this.socket.disconnect();
+      case 'cut':
+        return this.socket.io.engine.close();
+      case 'pause':
+        return this.tcp().pause();
+      case 'resume':
+        return this.tcp().resume();
+      default:
+        throw new Error(`unknown command ${JSON.stringify(command.cmd)}`);
+    }
+  }
+}
+
+function open(spec) {
+  const name = PACKAGES[spec.version];
+  if (!name) throw new Error(`unknown version ${JSON.stringify(spec.version)}`);
+  const io = require(name);
+  const extraHeaders = { ...spec.headers };
+  if (spec.cookie) extraHeaders.Cookie = spec.cookie;
+  if (spec.origin) extraHeaders.Origin = spec.origin;
+  const options = {
+    forceNew: true,
+    transports: spec.transports || ['polling', 'websocket'],
+    extraHeaders,
+    reconnectionDelay: 200,
+    reconnectionDelayMax: 1000,
+    ...spec.extra,
+  };
+  if (spec.query) options.query = spec.query;
+  if (spec.path) options.path = spec.path;
+  return io(spec.url, options);
+}
+
+function text(error) {
+  if (error && error.message !== undefined) return error.message;
+  return typeof error === 'string' ? error : JSON.stringify(error);
+}
+
+function plain(error) {
+  return error instanceof Error ? text(error) : error;
+}
+
+/** The HTTP status of a failed poll, or what a failed websocket said. */
+function description(error) {
+  const value = error && error.description;
+  if (value === null || value === undefined) return undefined;
+  if (typeof value !== 'object') return value;
+  return value.message || (value.error && text(value.error)) || undefined;
+}
+
+function main() {
+  const specs = [].concat(JSON.parse(process.argv[2]));
+  const clients = specs.map((spec, index) => new Client(spec, index));
+
+  process.stdout.on('error', () => process.exit(0));
+  const lines = readline.createInterface({ input: process.stdin });
+  lines.on('line', (line) => {
+    if (!line.trim()) return;
+    try {
+      const command = JSON.parse(line);
+      if (command.cmd === 'exit') process.exit(0);
+      const client = clients[command.c || 0];
+      if (!client) throw new Error(`there is no client ${command.c}`);
+      client.obey(command);
+    } catch (error) {
+      say({ t: 'mistake', message: `${error.message}: ${line.slice(0, 200)}` });
+    }
+  });
+  lines.on('close', () => process.exit(0));
+}
+
+main();
