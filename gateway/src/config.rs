@@ -1,6 +1,6 @@
 //! The configuration: read once, typed at once, every mistake reported together.
 //!
-//! Three layers: the defaults in this file, a TOML file, and the environment
+//! Three layers: the defaults beside each section, a TOML file, and the environment
 //! (`GATEWAY__SECTION__KEY`). `assets/default.toml` names every option.
 
 use std::{
@@ -20,10 +20,12 @@ use crate::tree::{Allow, Tree};
 
 mod jobs;
 mod layers;
+mod limits;
 mod mistakes;
 mod read;
 mod schema;
 mod sections;
+mod session;
 mod tree;
 mod values;
 
@@ -160,6 +162,15 @@ pub struct ShardNode {
     pub url: RedisUrl,
     /// Its share of the feeds, relative to the others.
     pub weight: u32,
+}
+
+impl ShardNode {
+    /// Returns the node in the words of the shards' own crate.
+    #[must_use]
+    pub fn to_topology(&self) -> shard_router::topology::ShardNode {
+        let Self { name, url, weight } = self.clone();
+        shard_router::topology::ShardNode { name, url: url.as_str().to_owned(), weight }
+    }
 }
 
 /// `[jobs.NAME]`: a call that becomes a job.
@@ -302,7 +313,7 @@ impl Config {
         embedded: bool,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Mistakes> {
-        let layers = layers::Layers::new(text, env)?;
+        let layers = layers::Layers::new(text, embedded, env)?;
         sections::config(&layers, folder, embedded)
     }
 }

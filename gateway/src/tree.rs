@@ -141,6 +141,11 @@ impl Tree {
         self.place_in(feed, USER).or_else(|| self.place_in(feed, TEAM))
     }
 
+    /// Lists the feeds whose items are the attributes of teams and users.
+    pub fn attrs_feeds(&self) -> impl Iterator<Item = &str> {
+        [&self.team, &self.user].into_iter().flatten().filter_map(|branch| branch.attrs.as_deref())
+    }
+
     fn place_in(&self, feed: &str, branch: &str) -> Option<Place<'_>> {
         let collections = &match branch {
             USER => self.user.as_ref()?,

@@ -151,12 +151,12 @@ pub(super) fn origin(text: &str) -> Option<String> {
     if !is_bare || !is_plain || authority.host().is_empty() {
         return None;
     }
-    let port = match (scheme, authority.port()) {
-        (_, Some(port)) if port.as_str().parse::<u16>().is_err() => return None,
-        ("https", Some(port)) if port.as_str() == "443" => String::new(),
-        ("http", Some(port)) if port.as_str() == "80" => String::new(),
-        (_, Some(port)) => format!(":{}", port.as_str()),
-        (_, None) => String::new(),
+    let port = authority.as_str().strip_prefix(authority.host())?;
+    let number: Option<u16> = port.strip_prefix(':').and_then(|port| port.parse().ok());
+    let port = match (scheme, number) {
+        (_, None) if !port.is_empty() => return None,
+        (_, None) | ("https", Some(443)) | ("http", Some(80)) => String::new(),
+        (_, Some(number)) => format!(":{number}"),
     };
     Some(format!("{scheme}://{}{port}", authority.host()))
 }
