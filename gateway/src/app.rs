@@ -198,10 +198,10 @@ fn socket_settings(config: &Config) -> socket::Settings {
         ping_interval: server.ping_interval,
         ping_timeout: server.ping_timeout,
         client: match server.client {
-            Client::V1 => Generation::V1,
-            Client::V2 => Generation::V2,
-            Client::V3 => Generation::V3,
-            Client::V4 => Generation::V4,
+            Client::V1 => Generation::One,
+            Client::V2 => Generation::Two,
+            Client::V3 => Generation::Three,
+            Client::V4 => Generation::Four,
         },
     }
 }

@@ -16,6 +16,8 @@ pub use self::{
     schema::Schema,
     values::{Cidr, RedisUrl, Secret},
 };
+use shard_router::topology::{Topology, UNVERSIONED};
+
 use crate::tree::{Allow, Tree};
 
 mod jobs;
@@ -299,6 +301,28 @@ impl Config {
             std::fs::read_to_string(path).map_err(|error| Mistakes::unreadable(path, &error))?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::read(&text, folder, false, env)
+    }
+
+    /// Returns the shards and their ring.
+    ///
+    /// # Errors
+    ///
+    /// Returns what is wrong with a topology file that has changed since it was looked at.
+    pub fn topology(&self) -> Result<Topology, String> {
+        let topology = match &self.shards {
+            Shards::Nodes(nodes) => {
+                let nodes: Vec<_> = nodes.iter().map(ShardNode::to_topology).collect();
+                Topology::from_nodes(UNVERSIONED, &nodes)
+            }
+            Shards::Topology(file) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|error| format!("{}: {error}", file.display()))?;
+                Topology::from_toml(&text)
+            }
+        };
+        topology.map_err(|mistakes| {
+            mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        })
     }
 
     /// Returns the text of a file that names every option with its default.

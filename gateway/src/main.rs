@@ -11,7 +11,7 @@ use gateway::{
     metrics,
     socket::stall,
 };
-use shard_router::{router::Router as Feeds, topology::Topology};
+use shard_router::{router::Router as Feeds, topology::{ShardUrl, Topology}};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -155,7 +155,7 @@ async fn work(config: Config) -> anyhow::Result<bool> {
     let mut signals = Signals::new()?;
     let topology = topology(&config)?;
     anyhow::ensure!(
-        topology.shards.iter().all(|shard| !shard.url.is_memory()),
+        topology.shards.iter().all(|shard| shard.url != ShardUrl::Memory),
         "the shards are in the gateway's own process, which has its own worker"
     );
     let (feeds, drain) = (Arc::new(Feeds::open(topology)), Drain::default());
