@@ -4,6 +4,7 @@
 //! One way out: a shard's notice reaches the feed's mirror, becomes an event, is encoded
 //! once, and is dropped as shared bytes into the outbox of each client in the feed's rooms.
 
+pub mod auth;
 pub mod hub;
 pub mod identity;
 pub mod metrics;
