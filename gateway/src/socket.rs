@@ -8,7 +8,10 @@ use tokio::sync::mpsc;
 
 use crate::{identity::Session, outbox::Outbox};
 
+pub mod mojibake;
 pub mod socketioxide;
+pub mod stall;
+pub mod window;
 
 /// A client that is authenticated and has joined the namespace `/`.
 #[derive(Debug)]
