@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::{identity::Session, outbox::Outbox};
 
+pub mod bundle;
 pub mod mojibake;
 pub mod socketioxide;
 pub mod stall;
