@@ -2,14 +2,26 @@
 //!
 //! An engine speaks some generations of socket.io; behind this boundary nobody knows which.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use axum::{
+    Router,
+    extract::{Path, Request, State},
+    routing::{any, get},
+};
+use http::HeaderMap;
 use tokio::sync::mpsc;
 
-use crate::{identity::Session, outbox::Outbox};
+use crate::{
+    auth::{Authenticator, origin::Origins},
+    identity::Session,
+    outbox::Outbox,
+};
 
 pub mod bundle;
+pub mod guard;
 pub mod mojibake;
+pub mod refusal;
 pub mod socketioxide;
 pub mod stall;
 pub mod window;
@@ -62,3 +74,48 @@ impl Protocol {
 
 /// What takes over a new connection; called by an engine, must not block.
 pub type Accept = Arc<dyn Fn(Connection) + Send + Sync>;
+
+/// What an engine is told about the outside.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which pages may connect.
+    pub origins: Origins,
+    /// How long nothing may be written to a client for which something waits.
+    pub stall: Duration,
+    /// How long a client may take from its handshake to joining the namespace `/`.
+    pub connect_timeout: Duration,
+    /// How large a message of a client may be.
+    pub max_message_bytes: usize,
+    /// How many bytes may wait for a client.
+    pub outbox_bytes: usize,
+    /// How many events of a client may wait to be looked at.
+    pub inbound_queue: usize,
+    /// How often a sign of life is asked for; each generation's own default where unset.
+    pub ping_interval: Option<Duration>,
+    /// How long a sign of life may take; each generation's own default where unset.
+    pub ping_timeout: Option<Duration>,
+    /// Which generation of the client bundle is served.
+    pub client: bundle::Generation,
+}
+
+/// Serves `/socket.io/` and the client bundle.
+///
+/// The router is to be built once: every call makes an engine of its own, and a polling client
+/// must find its session in the engine that it came to first. It is to be served through a
+/// [`stall::Listener`] with [`stall::Peer`] as connect info.
+pub fn router(settings: &Settings, authenticator: Arc<Authenticator>, accept: Accept) -> Router {
+    let engine = socketioxide::engine(settings, accept);
+    let guard = Arc::new(guard::Guard::new(settings, authenticator, engine));
+    let client = settings.client;
+    let serve = async |State(guard): State<Arc<guard::Guard>>, request: Request| {
+        guard.answer(request).await
+    };
+    let bundle = async move |Path(file): Path<String>, headers: HeaderMap| {
+        bundle::answer(client, &file, &headers)
+    };
+    Router::new()
+        .route("/socket.io", any(serve))
+        .route("/socket.io/", any(serve))
+        .route("/socket.io/{*file}", get(bundle))
+        .with_state(guard)
+}

@@ -1,1 +1,467 @@
-//! x
+//! socketioxide as an engine. No other file names it.
+//!
+//! It delivers at most once and forgets what does not fit into its buffer, so nothing is handed
+//! to it that it does not take: what it refuses waits here, and the mailbox fills up behind it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{body::Body, extract::Request};
+use http::{HeaderValue, Method, header::CONTENT_TYPE};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use socketioxide::{
+    ParserConfig, ProtocolVersion, SendError, SocketError, SocketIo, TransportType,
+    adapter::LocalAdapter,
+    extract::AckSender,
+    handler::{ConnectHandler, DisconnectHandler, FromMessageParts, MessageHandler, Value},
+    socket::{DisconnectReason, Socket},
+};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::debug;
+
+use crate::{
+    hub::frame::Format,
+    metrics,
+    outbox::{CloseReason, Mailbox, Outbox, Outgoing, mailbox},
+    socket::{
+        Accept, Connection, Inbound, Protocol, Settings,
+        guard::{Admitted, Engine, Transport},
+        mojibake,
+        window::Window,
+    },
+};
+
+/// How many packets the engine itself keeps for a client; the rest waits in the mailbox.
+const BUFFERED_PACKETS: usize = 64;
+
+/// How many of them are ours; the others are for heartbeats, which end a client whose buffer has
+/// no room for them.
+const OUR_PACKETS: usize = 48;
+
+/// What a message may have around it (type, name, ack number), in bytes.
+const PACKET_OVERHEAD: usize = 1_024;
+
+/// How many messages of the largest size one polling request may bring: clients before 4.5 send
+/// everything that waits in one request.
+const MESSAGES_PER_POST: usize = 4;
+
+/// How many binary attachments a message may have; nothing here takes any.
+const ATTACHMENTS: usize = 4;
+
+/// How long a message may wait for its attachments.
+const ATTACHMENTS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What tungstenite reads at once; clients say little.
+const READ_BUFFER: usize = 512;
+
+/// socket.io 3.x and 4.x's own default, which suits the older ones too.
+const PING_INTERVAL: Duration = Duration::from_secs(25);
+
+/// socket.io 3.x and 4.x's own default, which suits the older ones too.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a client has to close its transport after a DISCONNECT packet of either side.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Between two tries to hand something to a full engine: from, to.
+const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+
+type Client = Arc<Socket<LocalAdapter>>;
+
+/// Makes an engine of its own; a gateway has one.
+pub fn engine(settings: &Settings, accept: Accept) -> Engine {
+    let (service, io) = SocketIo::builder()
+        .req_path("/socket.io")
+        .ping_interval(settings.ping_interval.unwrap_or(PING_INTERVAL))
+        .ping_timeout(settings.ping_timeout.unwrap_or(PING_TIMEOUT))
+        .connect_timeout(settings.connect_timeout)
+        .max_buffer_size(BUFFERED_PACKETS)
+        .max_payload((MESSAGES_PER_POST * settings.max_message_bytes + PACKET_OVERHEAD) as u64)
+        .ws_max_message_size(settings.max_message_bytes + PACKET_OVERHEAD)
+        .ws_max_frame_size(settings.max_message_bytes + PACKET_OVERHEAD)
+        .ws_read_buffer_size(READ_BUFFER)
+        .with_parser(
+            ParserConfig::common()
+                .max_incoming_binaries(ATTACHMENTS)
+                .max_incoming_binary_buf_size(settings.max_message_bytes)
+                .packet_completion_timeout(ATTACHMENTS_TIMEOUT),
+        )
+        .build_svc();
+    let shared = Arc::new(Shared {
+        accept,
+        outbox_bytes: settings.outbox_bytes,
+        inbound_queue: settings.inbound_queue.max(1),
+        max_message_bytes: settings.max_message_bytes,
+        stall: settings.stall,
+        engine: OnceLock::new(),
+    });
+    io.ns("/", Door(shared.clone()));
+    let service = ServiceExt::<Request>::map_response(service, |response| response.map(Body::new));
+    let engine = Engine::new(service);
+    shared.engine.get_or_init(|| engine.clone());
+    engine
+}
+
+struct Shared {
+    accept: Accept,
+    outbox_bytes: usize,
+    inbound_queue: usize,
+    max_message_bytes: usize,
+    stall: Duration,
+    /// The engine itself, which has no other way to end a polling session than a request.
+    engine: OnceLock<Engine>,
+}
+
+/// Where clients join the namespace `/`.
+#[derive(Clone)]
+struct Door(Arc<Shared>);
+
+/// Marks what of socketioxide's handlers is made by hand here: closures would be spawned, each
+/// event on its own, and lose the order in which the events arrived.
+enum ByHand {}
+
+type Middleware<'a> =
+    Pin<Box<dyn Future<Output = Result<(), Box<dyn std::fmt::Display + Send>>> + Send + 'a>>;
+
+impl ConnectHandler<LocalAdapter, ByHand> for Door {
+    /// Listens before the client is told that it is in: it may speak at once.
+    fn call_middleware<'a>(&'a self, client: Client, auth: &'a Option<Value>) -> Middleware<'a> {
+        let Some(admitted) = client.req_parts().extensions.get::<Admitted>().cloned() else {
+            let refusal: Box<dyn std::fmt::Display + Send> = Box::new("unauthorized");
+            return Box::pin(std::future::ready(Err(refusal)));
+        };
+        let protocol = match client.protocol() {
+            ProtocolVersion::V4 => Protocol::Eio3,
+            ProtocolVersion::V5 => Protocol::Eio4,
+        };
+        let (outbox, mailbox) = mailbox(self.0.outbox_bytes);
+        let (sender, inbound) = mpsc::channel(self.0.inbound_queue);
+        let link = Arc::new(Link {
+            protocol,
+            outbox: outbox.clone(),
+            inbound: Mutex::new(Some(sender)),
+            max_message_bytes: self.0.max_message_bytes,
+            left: CancellationToken::new(),
+            lingers: AtomicBool::new(false),
+        });
+        client.on_fallback(Ear(link.clone()));
+        client.on_disconnect(Ear(link.clone()));
+        let resume = admitted.resume || asks_to_resume(auth.as_ref());
+        let connection =
+            Connection { session: admitted.session, inbound, outbox, protocol, resume };
+        let entry = Entry { connection, mailbox, link, transport: admitted.transport };
+        client.extensions.insert(Waiting(Arc::new(Mutex::new(Some(entry)))));
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Hands the client over, now that it can be written to.
+    fn call(&self, client: Client, _: Option<Value>) {
+        let waiting = client.extensions.remove::<Waiting>();
+        let entry = waiting.and_then(|Waiting(entry)| entry.lock().ok()?.take());
+        let Some(Entry { connection, mailbox, link, transport }) = entry else {
+            return;
+        };
+        let joined = transport.join(link.protocol);
+        let shared = self.0.clone();
+        tokio::spawn(async move {
+            let window = Window::new(OUR_PACKETS);
+            Drain { client, link, mailbox, window, transport, joined, shared }.run().await;
+        });
+        (self.0.accept)(connection);
+    }
+}
+
+/// What waits between a client's wish to join and its joining.
+struct Entry {
+    connection: Connection,
+    mailbox: Mailbox,
+    link: Arc<Link>,
+    transport: Arc<Transport>,
+}
+
+#[derive(Clone)]
+struct Waiting(Arc<Mutex<Option<Entry>>>);
+
+/// Reads `resume` from a client's auth payload.
+fn asks_to_resume(auth: Option<&Value>) -> bool {
+    #[derive(Deserialize)]
+    struct Auth {
+        resume: serde_json::Value,
+    }
+    let auth = auth.and_then(|auth| serde_json::from_str::<Auth>(auth.as_str()?).ok());
+    auth.is_some_and(|auth| auth.resume == 1 || auth.resume == "1" || auth.resume == true)
+}
+
+/// What the handlers and the drain of one client share.
+struct Link {
+    protocol: Protocol,
+    outbox: Outbox,
+    /// Held for one `try_send`; taken out when the client has left.
+    inbound: Mutex<Option<mpsc::Sender<Inbound>>>,
+    max_message_bytes: usize,
+    left: CancellationToken,
+    /// The client left the namespace, and its transport may still be there.
+    lingers: AtomicBool,
+}
+
+impl Link {
+    fn hear(&self, packet: &str, call: Option<u64>) {
+        if packet.len() > self.max_message_bytes {
+            self.outbox.close(CloseReason::TooMuch);
+            return;
+        }
+        let undone = match self.protocol {
+            Protocol::Eio3 => mojibake::undo(packet),
+            Protocol::Eio4 => None,
+        };
+        let Some((name, args)) = split(undone.as_deref().unwrap_or(packet)) else {
+            debug!("Client sent an event that is not JSON; ignored.");
+            return;
+        };
+        let inbound = self.inbound.lock().expect("no holder of this lock panics");
+        let sent = inbound.as_ref().map(|inbound| inbound.try_send(Inbound { name, args, call }));
+        if let Some(Err(TrySendError::Full(_))) = sent {
+            self.outbox.close(CloseReason::TooMuch);
+        }
+    }
+
+    fn leave(&self) {
+        self.inbound.lock().expect("no holder of this lock panics").take();
+        self.left.cancel();
+    }
+}
+
+/// Splits an event's JSON array into its name and the array of its arguments.
+fn split(packet: &str) -> Option<(String, String)> {
+    let parts: Vec<&RawValue> = serde_json::from_str(packet).ok()?;
+    let (name, args) = parts.split_first()?;
+    let name = serde_json::from_str(name.get()).ok()?;
+    let args: Vec<_> = args.iter().map(|arg| arg.get()).collect();
+    Some((name, format!("[{}]", args.join(","))))
+}
+
+/// Hears what a client says, in order, and when it leaves.
+struct Ear(Arc<Link>);
+
+impl MessageHandler<LocalAdapter, ByHand> for Ear {
+    fn call(&self, _: Client, packet: Value, ack: Option<i64>) {
+        if let Some(packet) = packet.as_str() {
+            self.0.hear(packet, ack.and_then(|ack| ack.try_into().ok()));
+        }
+    }
+}
+
+impl DisconnectHandler<LocalAdapter, ByHand> for Ear {
+    fn call_with_defer(&self, client: Client, reason: DisconnectReason, defer: fn(Client)) {
+        let is_namespace_only = matches!(
+            reason,
+            DisconnectReason::ClientNSDisconnect | DisconnectReason::ServerNSDisconnect
+        );
+        self.0.lingers.store(is_namespace_only, Ordering::Release);
+        self.0.leave();
+        defer(client);
+    }
+}
+
+/// Carries a client's mailbox into the engine.
+struct Drain {
+    client: Client,
+    link: Arc<Link>,
+    mailbox: Mailbox,
+    window: Window,
+    transport: Arc<Transport>,
+    joined: u32,
+    shared: Arc<Shared>,
+}
+
+/// The client is to be closed, or is gone.
+struct Over;
+
+impl Drain {
+    async fn run(mut self) {
+        while self.carry().await.is_ok() {}
+        if self.transport.has_stalled() {
+            self.link.outbox.close(CloseReason::Stalled);
+        }
+        let reason = self.link.outbox.closed();
+        if reason == Some(CloseReason::AskedFinally) {
+            self.say_goodbye().await;
+        }
+        let has_left = self.link.left.is_cancelled();
+        self.link.leave();
+        self.transport.leave(self.joined);
+        metrics::disconnected(reason);
+        debug!(reason = reason.map_or("left", CloseReason::label), "Client is gone.");
+        if has_left {
+            let lingers = self.link.lingers.load(Ordering::Acquire);
+            if !lingers {
+                return;
+            }
+            sleep(LINGER).await;
+            if !self.transport.is_last(self.joined) {
+                return;
+            }
+        }
+        self.transport.close();
+        self.end_polling().await;
+    }
+
+    /// Carries one thing.
+    async fn carry(&mut self) -> Result<(), Over> {
+        let outgoing = tokio::select! {
+            outgoing = self.mailbox.next() => outgoing,
+            () = self.link.left.cancelled() => return Err(Over),
+        };
+        let format = match self.link.protocol {
+            Protocol::Eio3 => Format::Ascii,
+            Protocol::Eio4 => Format::Utf8,
+        };
+        match outgoing {
+            Outgoing::Event(frame) => {
+                let json = frame.json(format);
+                let bytes = r#"42["",]"#.len() + frame.name().len() + json.get().len();
+                self.hand(bytes, |client| client.emit(frame.name(), json)).await
+            }
+            Outgoing::Ack(call, frame) => {
+                let Ok(call) = i64::try_from(call) else {
+                    return Ok(());
+                };
+                let json = frame.json(format);
+                let bytes = "43[]".len() + call.to_string().len() + json.get().len();
+                self.hand(bytes, |client| ack(client, call).send(json)).await
+            }
+            Outgoing::Close(_) => Err(Over),
+        }
+    }
+
+    /// Hands one packet of so many bytes to the engine, as soon as it has room.
+    async fn hand(
+        &mut self,
+        bytes: usize,
+        send: impl Fn(&Client) -> Result<(), SendError>,
+    ) -> Result<(), Over> {
+        let mut pause = RETRY.0;
+        let mut full_since = None;
+        loop {
+            let has_room = self.transport.gone().is_none_or(|gone| self.window.has_room(gone));
+            if has_room {
+                match send(&self.client) {
+                    Ok(()) => {
+                        self.window.give(self.on_wire(bytes));
+                        return Ok(());
+                    }
+                    Err(SendError::Socket(SocketError::InternalChannelFull)) => {}
+                    Err(_) => return Err(Over),
+                }
+            }
+            // On a websocket the stream itself tells; a polling client that asks no more is
+            // only seen here.
+            let full_since = *full_since.get_or_insert_with(Instant::now);
+            let is_polling = self.client.transport_type() == TransportType::Polling;
+            if is_polling && full_since.elapsed() > self.shared.stall {
+                self.link.outbox.close(CloseReason::Stalled);
+                return Err(Over);
+            }
+            tokio::select! {
+                () = sleep(pause) => pause = (pause * 2).min(RETRY.1),
+                _ = self.mailbox.closed() => return Err(Over),
+                () = self.link.left.cancelled() => return Err(Over),
+            }
+        }
+    }
+
+    /// Adds what a websocket puts before a packet; how polls frame it is not known yet.
+    fn on_wire(&self, bytes: usize) -> usize {
+        let head = match (self.client.transport_type(), bytes) {
+            (TransportType::Polling, _) => 0,
+            (TransportType::Websocket, ..126) => 2,
+            (TransportType::Websocket, ..0x1_0000) => 4,
+            (TransportType::Websocket, _) => 10,
+        };
+        head + bytes
+    }
+
+    /// Sends DISCONNECT, after which no client comes back by itself.
+    async fn say_goodbye(&self) {
+        let began = Instant::now();
+        while let Err(SocketError::InternalChannelFull) = self.client.clone().disconnect() {
+            if began.elapsed() > LINGER {
+                return;
+            }
+            sleep(RETRY.1).await;
+        }
+    }
+
+    /// Ends a polling session in the name of its client: nobody else can.
+    async fn end_polling(&self) {
+        if self.client.transport_type() != TransportType::Polling {
+            return;
+        }
+        let Some(engine) = self.shared.engine.get() else {
+            return;
+        };
+        let (version, body) = match self.link.protocol {
+            Protocol::Eio3 => (3, "1:1"),
+            Protocol::Eio4 => (4, "1"),
+        };
+        let uri = format!("/socket.io/?EIO={version}&transport=polling&sid={}", self.client.id);
+        let mut request = Request::new(Body::from(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.parse().expect("it is made of plain words");
+        let text = HeaderValue::from_static("text/plain;charset=UTF-8");
+        request.headers_mut().insert(CONTENT_TYPE, text);
+        let Ok(_) = engine.clone().oneshot(request).await;
+    }
+}
+
+/// Makes the sender of an answer, which the engine would take away with the first try.
+fn ack(client: &Client, call: i64) -> AckSender<LocalAdapter> {
+    let mut nothing = Value::Str("".into(), None);
+    let Ok(ack) = AckSender::from_message_parts(client, &mut nothing, &Some(call));
+    ack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(packet: &str, expected: Option<(&str, &str)>) {
+        let split = split(packet);
+        let split = split.as_ref().map(|(name, args)| (name.as_str(), args.as_str()));
+        assert_eq!(split, expected, "{packet}");
+    }
+
+    #[test]
+    fn an_event_is_its_name_and_the_text_of_its_arguments() {
+        check(r#"["add"]"#, Some(("add", "[]")));
+        check(r#"["add",{"b":1,"a":1.0}]"#, Some(("add", r#"[{"b":1,"a":1.0}]"#)));
+        check(r#"["é\n", 1 , [2]]"#, Some(("é\n", "[1,[2]]")));
+        check(r#"[1]"#, None);
+        check(r#"[]"#, None);
+        check(r#"{"a":1}"#, None);
+        check(r#"["add",]"#, None);
+        check("", None);
+    }
+
+    #[test]
+    fn resume_is_read_from_the_auth_payload() {
+        let asks = |text: &'static str| asks_to_resume(Some(&Value::Str(text.into(), None)));
+        assert!(asks(r#"{"resume":1}"#) && asks(r#"{"resume":true,"x":1}"#));
+        assert!(!asks(r#"{"resume":0}"#) && !asks("{}") && !asks("nonsense"));
+        assert!(!asks_to_resume(None));
+    }
+}

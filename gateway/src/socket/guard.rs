@@ -1,0 +1,524 @@
+//! Stands in front of an engine: judges the Origin, finds the session, and closes transports.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    extract::{ConnectInfo, Request},
+    response::Response,
+};
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
+        ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY, VARY,
+    },
+};
+use hyper::upgrade::OnUpgrade;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::{ServiceExt, util::BoxCloneSyncService};
+use tracing::{debug, warn};
+
+use crate::{
+    auth::{
+        AuthError, Authenticator,
+        origin::{Origins, Verdict},
+    },
+    identity::Session,
+    metrics::{self, Connected, Handshake},
+    socket::{
+        Protocol, Settings,
+        refusal::Refusals,
+        stall::{Peer, Switch},
+    },
+};
+
+/// An engine as the guard sees it.
+pub type Engine = BoxCloneSyncService<Request, Response, Infallible>;
+
+/// Stands in front of one engine.
+#[derive(Debug)]
+pub struct Guard {
+    origins: Origins,
+    authenticator: Arc<Authenticator>,
+    engine: Engine,
+    refusals: Refusals,
+    transports: Arc<Transports>,
+}
+
+/// Who came through the guard; travels to the engine in the request's extensions.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// Who it is.
+    pub session: Session,
+    /// Whether it asked to resume in its query.
+    pub resume: bool,
+    /// What closes it.
+    pub transport: Arc<Transport>,
+}
+
+/// Which transport a request uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Requests that wait for something to say.
+    Polling,
+    /// A websocket.
+    Websocket,
+}
+
+impl Kind {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Polling => "polling",
+            Self::Websocket => "websocket",
+        }
+    }
+}
+
+/// What a request's query says to an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Query<'a> {
+    protocol: Protocol,
+    kind: Kind,
+    sid: Option<&'a str>,
+    b64: bool,
+    resume: bool,
+}
+
+/// A request that no engine understands: the code and the text of its answer.
+type Mistake = (u8, &'static str);
+
+impl<'a> Query<'a> {
+    /// Reads a query. Whatever is not 4 is 3, as the original servers have it.
+    fn parse(query: &'a str) -> Result<Self, Mistake> {
+        let get =
+            |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        let protocol = match get("EIO") {
+            Some("4") => Protocol::Eio4,
+            None | Some("1" | "2" | "3") => Protocol::Eio3,
+            Some(_) => return Err((5, "Unsupported protocol version")),
+        };
+        let kind = match get("transport") {
+            Some("polling") => Kind::Polling,
+            Some("websocket") => Kind::Websocket,
+            _ => return Err((0, "Transport unknown")),
+        };
+        if get("j").is_some() {
+            return Err((3, "JSONP is not served by this engine"));
+        }
+        let is_set = |key| matches!(get(key), Some("1" | "true"));
+        Ok(Self { protocol, kind, sid: get("sid"), b64: is_set("b64"), resume: is_set("resume") })
+    }
+
+    /// Writes what the engine shall see: nothing of the page's own.
+    fn uri(&self) -> String {
+        let version = match self.protocol {
+            Protocol::Eio3 => 3,
+            Protocol::Eio4 => 4,
+        };
+        let sid = self.sid.map(|sid| format!("&sid={sid}")).unwrap_or_default();
+        let b64 = if self.b64 { "&b64=1" } else { "" };
+        format!("/socket.io/?EIO={version}&transport={}{sid}{b64}", self.kind.label())
+    }
+}
+
+impl Guard {
+    /// Puts a guard before an engine.
+    #[must_use]
+    pub fn new(settings: &Settings, authenticator: Arc<Authenticator>, engine: Engine) -> Self {
+        Self {
+            origins: settings.origins.clone(),
+            authenticator,
+            engine,
+            refusals: Refusals::default(),
+            transports: Arc::default(),
+        }
+    }
+
+    /// Answers a request to `/socket.io/`.
+    pub async fn answer(&self, request: Request) -> Response {
+        let verdict = self.origins.judge(request.headers());
+        let asked = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+        let mut response = match verdict {
+            Verdict::Refused => self.refuse_origin(&request),
+            _ if request.method() == Method::OPTIONS => preflight(asked),
+            _ => self.admit(request).await,
+        };
+        let headers = response.headers_mut();
+        headers.insert(VARY, HeaderValue::from_static("Origin"));
+        if let Verdict::Page(origin) = verdict {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            let yes = HeaderValue::from_static("true");
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+        }
+        response
+    }
+
+    fn refuse_origin(&self, request: &Request) -> Response {
+        let protocol = Query::parse(request.uri().query().unwrap_or_default())
+            .map_or(Protocol::Eio4, |query| query.protocol);
+        metrics::handshake(protocol, Handshake::BadOrigin);
+        debug!(origin = ?request.headers().get(ORIGIN), "Origin is not allowed; refused.");
+        mistake(StatusCode::FORBIDDEN, (4, "Origin not allowed"))
+    }
+
+    async fn admit(&self, request: Request) -> Response {
+        let raw = request.uri().query().unwrap_or_default().to_owned();
+        let query = match Query::parse(&raw) {
+            Ok(query) => query,
+            Err(what) => return mistake(StatusCode::BAD_REQUEST, what),
+        };
+        let is_post = match (query.kind, request.method()) {
+            (_, &Method::GET) => false,
+            (Kind::Polling, &Method::POST) if query.sid.is_some() => true,
+            _ => return mistake(StatusCode::BAD_REQUEST, (2, "Bad handshake method")),
+        };
+        match query.sid {
+            None => self.handshake(request, query, &raw).await,
+            Some(sid) if Refusals::owns(sid) => self.refusals.answer(sid, is_post).await,
+            Some(sid) => self.follow(request, query, sid, is_post).await,
+        }
+    }
+
+    /// Lets a new client in, or refuses it in the way that its generation understands.
+    async fn handshake(&self, mut request: Request, query: Query<'_>, raw: &str) -> Response {
+        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+        let key = request.headers().get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
+        let upgrade = match (query.kind, upgrade, key) {
+            (Kind::Polling, ..) => None,
+            (Kind::Websocket, Some(upgrade), Some(key)) => Some((upgrade, key.to_vec())),
+            (Kind::Websocket, ..) => return mistake(StatusCode::BAD_REQUEST, (3, "Bad request")),
+        };
+        let protocol = query.protocol;
+        let session = match self.authenticator.authenticate(request.headers(), raw).await {
+            Ok(session) => session,
+            Err(AuthError::Unauthorized(reason)) => {
+                metrics::handshake(protocol, Handshake::Unauthorized);
+                debug!(reason, protocol = protocol.label(), "Client is not authorized; refused.");
+                return match upgrade {
+                    Some((upgrade, key)) => self.refusals.websocket(protocol, upgrade, &key),
+                    None => self.refusals.open(protocol, query.b64),
+                };
+            }
+            Err(error @ AuthError::StoreAway(_)) => {
+                metrics::handshake(protocol, Handshake::StoreAway);
+                warn!(%error, "Client could not be looked up; told to come again.");
+                return busy();
+            }
+        };
+        // The engine keeps the first request for as long as the client stays, and each header
+        // of it is a slice of the whole read buffer: it gets a request with the little it reads.
+        let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.clone());
+        let transport = Arc::new(Transport::new(self.transports.clone()));
+        let is_websocket = upgrade.is_some();
+        let mut slim = Request::new(Body::empty());
+        *slim.uri_mut() = query.uri().parse().expect("it is made of plain words");
+        if let Some((upgrade, key)) = upgrade {
+            let Ok(key) = HeaderValue::from_bytes(&key) else {
+                return mistake(StatusCode::BAD_REQUEST, (3, "Bad request"));
+            };
+            slim.headers_mut().insert(SEC_WEBSOCKET_KEY, key);
+            slim.extensions_mut().insert(upgrade);
+            transport.carried_by(peer);
+        }
+        let admitted = Admitted { session, resume: query.resume, transport: transport.clone() };
+        slim.extensions_mut().insert(admitted);
+        drop(request);
+        let response = self.call(slim).await;
+        let is_open = matches!(response.status(), StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS);
+        if is_open {
+            metrics::handshake(protocol, Handshake::Accepted);
+        }
+        if is_websocket || !is_open {
+            return response;
+        }
+        self.remember(response, &transport).await
+    }
+
+    /// Notes under which sid a polling client will come again.
+    async fn remember(&self, response: Response, transport: &Arc<Transport>) -> Response {
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, OPEN_PACKET_BYTES).await.unwrap_or_default();
+        match sid(&body) {
+            Some(sid) => self.transports.insert(sid, transport),
+            None => warn!("Engine's open packet has no sid; client will not get far."),
+        }
+        Response::from_parts(parts, Body::from(body))
+    }
+
+    /// Passes a later request of a living session on.
+    async fn follow(
+        &self,
+        mut request: Request,
+        query: Query<'_>,
+        sid: &str,
+        is_post: bool,
+    ) -> Response {
+        let Some(transport) = self.transports.get(sid) else {
+            return unknown_sid();
+        };
+        *request.uri_mut() = match query.uri().parse() {
+            Ok(uri) => uri,
+            Err(_) => return unknown_sid(),
+        };
+        let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.clone());
+        let has_key = request.headers().contains_key(SEC_WEBSOCKET_KEY);
+        let can_upgrade = has_key && request.extensions().get::<OnUpgrade>().is_some();
+        if query.kind == Kind::Websocket && !can_upgrade {
+            return mistake(StatusCode::BAD_REQUEST, (3, "Bad request"));
+        }
+        // A closed client learns it from the request that it holds open, whatever that is.
+        let response = tokio::select! {
+            biased;
+            () = transport.closed.cancelled() => return unknown_sid(),
+            response = self.call(request) => response,
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            transport.carried_by(peer);
+        } else if !is_post {
+            let bytes = response.body().size_hint().lower();
+            transport.polled.fetch_add(bytes, Ordering::Relaxed);
+        }
+        response
+    }
+
+    async fn call(&self, request: Request) -> Response {
+        match self.engine.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// How large an engine's open packet may be.
+const OPEN_PACKET_BYTES: usize = 4_096;
+
+/// Finds the sid in an open packet, with or without the length that stands before it.
+fn sid(open: &[u8]) -> Option<&str> {
+    let json = &open[open.iter().position(|byte| *byte == b'{')?..];
+    #[derive(serde::Deserialize)]
+    struct Open<'a> {
+        sid: &'a str,
+    }
+    serde_json::from_slice::<Open<'_>>(json).ok().map(|open| open.sid)
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn mistake(status: StatusCode, (code, message): Mistake) -> Response {
+    answer(status, &json!({ "code": code, "message": message }))
+}
+
+/// What makes every generation start over with a new handshake.
+pub(crate) fn unknown_sid() -> Response {
+    mistake(StatusCode::BAD_REQUEST, (1, "Session ID unknown"))
+}
+
+/// Asks a client to come again soon.
+pub(crate) fn busy() -> Response {
+    let mut response =
+        answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "message": "try again later" }));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
+    response
+}
+
+fn preflight(asked: Option<HeaderValue>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers: &mut HeaderMap = response.headers_mut();
+    let methods = HeaderValue::from_static("GET,POST,OPTIONS");
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    if let Some(asked) = asked {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked);
+    }
+    response
+}
+
+/// What carries one client, from its handshake until the engine forgets it.
+///
+/// The engine keeps it with the first request, so that it lives exactly as long as the session.
+#[derive(Debug)]
+pub struct Transport {
+    sid: OnceLock<Box<str>>,
+    closed: CancellationToken,
+    /// Short; the websocket that carries the client and the gauge that counts it.
+    carrier: Mutex<Carrier>,
+    joined: AtomicU32,
+    /// How many bytes polls were answered with.
+    polled: AtomicU64,
+    all: Arc<Transports>,
+}
+
+#[derive(Debug, Default)]
+struct Carrier {
+    websocket: Option<Switch>,
+    /// What the websocket's connection had written before it was one.
+    before: u64,
+    /// Nobody counts what goes out: the connection came by another listener.
+    is_blind: bool,
+    connected: Option<(Protocol, Connected)>,
+}
+
+impl Transport {
+    fn new(all: Arc<Transports>) -> Self {
+        Self {
+            sid: OnceLock::new(),
+            closed: CancellationToken::new(),
+            carrier: Mutex::default(),
+            joined: AtomicU32::new(0),
+            polled: AtomicU64::new(0),
+            all,
+        }
+    }
+
+    fn carried_by(&self, peer: Option<Peer>) {
+        let Some(peer) = peer else {
+            warn!("Websocket did not come through the stall listener; it cannot be closed.");
+            self.carrier().is_blind = true;
+            return;
+        };
+        let mut carrier = self.carrier();
+        if let Some((protocol, _)) = carrier.connected.take() {
+            let connected = metrics::connected(protocol, Kind::Websocket.label());
+            carrier.connected = Some((protocol, connected));
+        }
+        carrier.before = peer.switch.written();
+        carrier.websocket = Some(peer.switch);
+        let is_closed = self.closed.is_cancelled();
+        drop(carrier);
+        if is_closed {
+            self.close();
+        }
+    }
+
+    /// Counts the client as connected; returns how often it has joined.
+    pub fn join(&self, protocol: Protocol) -> u32 {
+        let mut carrier = self.carrier();
+        let kind = carrier.websocket.as_ref().map_or(Kind::Polling, |_| Kind::Websocket);
+        carrier.connected = Some((protocol, metrics::connected(protocol, kind.label())));
+        self.joined.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts the client as gone, unless it has joined again since.
+    pub fn leave(&self, joined: u32) {
+        if self.is_last(joined) {
+            self.carrier().connected = None;
+        }
+    }
+
+    /// Tells whether this is the last time that the client joined.
+    #[must_use]
+    pub fn is_last(&self, joined: u32) -> bool {
+        self.joined.load(Ordering::Relaxed) == joined
+    }
+
+    /// Closes the transport as a broken network would: every generation comes back by itself.
+    pub fn close(&self) {
+        self.closed.cancel();
+        if let Some(switch) = &self.carrier().websocket {
+            switch.cut();
+        }
+    }
+
+    /// Returns how many bytes went out to the client, if they are counted.
+    #[must_use]
+    pub fn gone(&self) -> Option<u64> {
+        let carrier = self.carrier();
+        let written = carrier.websocket.as_ref().map_or(0, |switch| switch.written());
+        let polled = self.polled.load(Ordering::Relaxed);
+        (!carrier.is_blind).then_some(polled + written - carrier.before)
+    }
+
+    /// Tells whether the client let bytes wait for too long.
+    #[must_use]
+    pub fn has_stalled(&self) -> bool {
+        self.carrier().websocket.as_ref().is_some_and(Switch::has_stalled)
+    }
+
+    fn carrier(&self) -> std::sync::MutexGuard<'_, Carrier> {
+        self.carrier.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        if let Some(sid) = self.sid.get() {
+            self.all.lock().remove(sid);
+        }
+    }
+}
+
+/// The transports of living sessions that come again by their sid.
+#[derive(Debug, Default)]
+struct Transports {
+    /// Held for a look or a change; every polling request passes here.
+    by_sid: Mutex<HashMap<Box<str>, std::sync::Weak<Transport>>>,
+}
+
+impl Transports {
+    fn insert(&self, sid: &str, transport: &Arc<Transport>) {
+        if transport.sid.set(sid.into()).is_ok() {
+            self.lock().insert(sid.into(), Arc::downgrade(transport));
+        }
+    }
+
+    /// Finds the transport of a session that lives and was not closed.
+    fn get(&self, sid: &str) -> Option<Arc<Transport>> {
+        // Bound first: dropping the last `Arc` under the lock would lock again.
+        let transport = self.lock().get(sid)?.upgrade();
+        transport.filter(|transport| !transport.closed.is_cancelled())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, std::sync::Weak<Transport>>> {
+        self.by_sid.lock().expect("no holder of this lock panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(query: &str, expected: Result<&str, u8>) {
+        let read = Query::parse(query).map(|query| query.uri()).map_err(|(code, _)| code);
+        assert_eq!(read.as_deref().map_err(|code| *code), expected, "{query}");
+    }
+
+    #[test]
+    fn the_engine_sees_only_what_it_reads() {
+        check("EIO=4&transport=polling&t=x&token=y", Ok("/socket.io/?EIO=4&transport=polling"));
+        check(
+            "token=y&EIO=3&transport=polling&b64=1&sid=abc",
+            Ok("/socket.io/?EIO=3&transport=polling&sid=abc&b64=1"),
+        );
+        check("transport=websocket", Ok("/socket.io/?EIO=3&transport=websocket"));
+        check("EIO=2&transport=websocket", Ok("/socket.io/?EIO=3&transport=websocket"));
+        check("EIO=5&transport=polling", Err(5));
+        check("EIO=4", Err(0));
+        check("EIO=4&transport=flashsocket", Err(0));
+        check("EIO=3&transport=polling&j=0", Err(3));
+        check("", Err(0));
+    }
+
+    #[test]
+    fn the_sid_is_found_in_both_framings() {
+        assert_eq!(sid(br#"0{"sid":"abc","upgrades":[]}"#), Some("abc"));
+        assert_eq!(sid(br#"28:0{"sid":"abc","upgrades":[]}"#), Some("abc"));
+        assert_eq!(sid(b"ok"), None);
+    }
+}
