@@ -87,6 +87,8 @@ struct Queue {
     waiting: VecDeque<Outgoing>,
     bytes: usize,
     closed: Option<CloseReason>,
+    /// The client has left by itself.
+    is_abandoned: bool,
 }
 
 /// Makes a mailbox that holds at most `bound` bytes of events and acks.
@@ -121,7 +123,7 @@ impl Outbox {
 
     fn push(&self, outgoing: Outgoing, weight: usize) -> Result<(), Closed> {
         let mut queue = self.shared.queue.lock().expect("no holder of this lock panics");
-        if queue.closed.is_some() {
+        if queue.closed.is_some() || queue.is_abandoned {
             return Err(Closed);
         }
         if weight > 0 && queue.bytes + weight > self.shared.bound {
@@ -157,6 +159,15 @@ impl Queue {
             self.waiting.clear();
             self.bytes = 0;
         }
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue.lock().expect("no holder of this lock panics");
+        queue.is_abandoned = true;
+        queue.waiting = VecDeque::new();
+        queue.bytes = 0;
     }
 }
 
@@ -222,5 +233,14 @@ mod tests {
             outbox.offer(&event(700)).unwrap();
             assert!(matches!(mailbox.next().await, Outgoing::Event(_)));
         }
+    }
+
+    #[test]
+    fn nothing_is_kept_for_a_client_that_has_left() {
+        let (outbox, mailbox) = mailbox(1_000);
+        outbox.offer(&event(500)).unwrap();
+        drop(mailbox);
+        assert_eq!(outbox.offer(&event(1)), Err(Closed));
+        assert_eq!(outbox.closed(), None);
     }
 }

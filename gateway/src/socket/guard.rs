@@ -5,12 +5,12 @@ use std::{
     convert::Infallible,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     extract::{ConnectInfo, Request},
     response::Response,
 };
@@ -185,7 +185,7 @@ impl Guard {
         match query.sid {
             None => self.handshake(request, query, &raw).await,
             Some(sid) if Refusals::owns(sid) => self.refusals.answer(sid, is_post).await,
-            Some(sid) => self.follow(request, query, sid).await,
+            Some(sid) => self.follow(request, query, sid, is_post).await,
         }
     }
 
@@ -256,7 +256,13 @@ impl Guard {
     }
 
     /// Passes a later request of a living session on.
-    async fn follow(&self, mut request: Request, query: Query<'_>, sid: &str) -> Response {
+    async fn follow(
+        &self,
+        mut request: Request,
+        query: Query<'_>,
+        sid: &str,
+        is_post: bool,
+    ) -> Response {
         let Some(transport) = self.transports.get(sid) else {
             return unknown_sid();
         };
@@ -278,6 +284,9 @@ impl Guard {
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             transport.carried_by(peer);
+        } else if !is_post {
+            let bytes = response.body().size_hint().lower();
+            transport.polled.fetch_add(bytes, Ordering::Relaxed);
         }
         response
     }
@@ -350,12 +359,18 @@ pub struct Transport {
     /// Short; the websocket that carries the client and the gauge that counts it.
     carrier: Mutex<Carrier>,
     joined: AtomicU32,
+    /// How many bytes polls were answered with.
+    polled: AtomicU64,
     all: Arc<Transports>,
 }
 
 #[derive(Debug, Default)]
 struct Carrier {
     websocket: Option<Switch>,
+    /// What the websocket's connection had written before it was one.
+    before: u64,
+    /// Nobody counts what goes out: the connection came by another listener.
+    is_blind: bool,
     connected: Option<(Protocol, Connected)>,
 }
 
@@ -366,6 +381,7 @@ impl Transport {
             closed: CancellationToken::new(),
             carrier: Mutex::default(),
             joined: AtomicU32::new(0),
+            polled: AtomicU64::new(0),
             all,
         }
     }
@@ -373,6 +389,7 @@ impl Transport {
     fn carried_by(&self, peer: Option<Peer>) {
         let Some(peer) = peer else {
             warn!("Websocket did not come through the stall listener; it cannot be closed.");
+            self.carrier().is_blind = true;
             return;
         };
         let mut carrier = self.carrier();
@@ -380,6 +397,7 @@ impl Transport {
             let connected = metrics::connected(protocol, Kind::Websocket.label());
             carrier.connected = Some((protocol, connected));
         }
+        carrier.before = peer.switch.written();
         carrier.websocket = Some(peer.switch);
         let is_closed = self.closed.is_cancelled();
         drop(carrier);
@@ -415,6 +433,15 @@ impl Transport {
         if let Some(switch) = &self.carrier().websocket {
             switch.cut();
         }
+    }
+
+    /// Returns how many bytes went out to the client, if they are counted.
+    #[must_use]
+    pub fn gone(&self) -> Option<u64> {
+        let carrier = self.carrier();
+        let written = carrier.websocket.as_ref().map_or(0, |switch| switch.written());
+        let polled = self.polled.load(Ordering::Relaxed);
+        (!carrier.is_blind).then_some(polled + written - carrier.before)
     }
 
     /// Tells whether the client let bytes wait for too long.

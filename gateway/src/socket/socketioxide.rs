@@ -40,11 +40,16 @@ use crate::{
         Accept, Connection, Inbound, Protocol, Settings,
         guard::{Admitted, Engine, Transport},
         mojibake,
+        window::Window,
     },
 };
 
 /// How many packets the engine itself keeps for a client; the rest waits in the mailbox.
 const BUFFERED_PACKETS: usize = 64;
+
+/// How many of them are ours; the others are for heartbeats, which end a client whose buffer has
+/// no room for them.
+const OUR_PACKETS: usize = 48;
 
 /// What a message may have around it (type, name, ack number), in bytes.
 const PACKET_OVERHEAD: usize = 1_024;
@@ -172,7 +177,8 @@ impl ConnectHandler<LocalAdapter, ByHand> for Door {
         let joined = transport.join(link.protocol);
         let shared = self.0.clone();
         tokio::spawn(async move {
-            Drain { client, link, mailbox, transport, joined, shared }.run().await;
+            let window = Window::new(OUR_PACKETS);
+            Drain { client, link, mailbox, window, transport, joined, shared }.run().await;
         });
         (self.0.accept)(connection);
     }
@@ -275,6 +281,7 @@ struct Drain {
     client: Client,
     link: Arc<Link>,
     mailbox: Mailbox,
+    window: Window,
     transport: Arc<Transport>,
     joined: u32,
     shared: Arc<Shared>,
@@ -324,27 +331,41 @@ impl Drain {
         };
         match outgoing {
             Outgoing::Event(frame) => {
-                self.hand(|client| client.emit(frame.name(), frame.json(format))).await
+                let json = frame.json(format);
+                let bytes = r#"42["",]"#.len() + frame.name().len() + json.get().len();
+                self.hand(bytes, |client| client.emit(frame.name(), json)).await
             }
             Outgoing::Ack(call, frame) => {
                 let Ok(call) = i64::try_from(call) else {
                     return Ok(());
                 };
-                self.hand(|client| ack(client, call).send(frame.json(format))).await
+                let json = frame.json(format);
+                let bytes = "43[]".len() + call.to_string().len() + json.get().len();
+                self.hand(bytes, |client| ack(client, call).send(json)).await
             }
             Outgoing::Close(_) => Err(Over),
         }
     }
 
-    /// Hands one packet to the engine, however often it must be offered.
-    async fn hand(&self, send: impl Fn(&Client) -> Result<(), SendError>) -> Result<(), Over> {
+    /// Hands one packet of so many bytes to the engine, as soon as it has room.
+    async fn hand(
+        &mut self,
+        bytes: usize,
+        send: impl Fn(&Client) -> Result<(), SendError>,
+    ) -> Result<(), Over> {
         let mut pause = RETRY.0;
         let mut full_since = None;
         loop {
-            match send(&self.client) {
-                Ok(()) => return Ok(()),
-                Err(SendError::Socket(SocketError::InternalChannelFull)) => {}
-                Err(_) => return Err(Over),
+            let has_room = self.transport.gone().is_none_or(|gone| self.window.has_room(gone));
+            if has_room {
+                match send(&self.client) {
+                    Ok(()) => {
+                        self.window.give(self.on_wire(bytes));
+                        return Ok(());
+                    }
+                    Err(SendError::Socket(SocketError::InternalChannelFull)) => {}
+                    Err(_) => return Err(Over),
+                }
             }
             // On a websocket the stream itself tells; a polling client that asks no more is
             // only seen here.
@@ -360,6 +381,17 @@ impl Drain {
                 () = self.link.left.cancelled() => return Err(Over),
             }
         }
+    }
+
+    /// Adds what a websocket puts before a packet; how polls frame it is not known yet.
+    fn on_wire(&self, bytes: usize) -> usize {
+        let head = match (self.client.transport_type(), bytes) {
+            (TransportType::Polling, _) => 0,
+            (TransportType::Websocket, ..126) => 2,
+            (TransportType::Websocket, ..0x1_0000) => 4,
+            (TransportType::Websocket, _) => 10,
+        };
+        head + bytes
     }
 
     /// Sends DISCONNECT, after which no client comes back by itself.

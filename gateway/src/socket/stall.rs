@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -97,6 +97,7 @@ pub struct Switch(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     is: AtomicU8,
+    written: AtomicU64,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -115,6 +116,12 @@ impl Switch {
     #[must_use]
     pub fn has_stalled(&self) -> bool {
         self.0.is.load(Ordering::Acquire) == STALLED
+    }
+
+    /// Returns how many bytes were written to the connection so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Relaxed)
     }
 
     fn turn(&self, to: u8) {
@@ -158,6 +165,8 @@ impl Stream {
         }
         if let Poll::Ready(written) = write(Pin::new(&mut self.tcp), cx) {
             self.deadline = None;
+            let bytes = *written.as_ref().unwrap_or(&0) as u64;
+            self.switch.0.written.fetch_add(bytes, Ordering::Relaxed);
             return Poll::Ready(written);
         }
         let stall = self.stall;
