@@ -3,7 +3,7 @@
 //! Errors are `application/problem+json` (RFC 9457) with `status`, `title` and `detail`, and
 //! `errors` for a bad body. Everything but the health checks wants the bearer token.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -57,8 +57,6 @@ pub struct Admin {
 
 /// How much larger than its item a body may be: its other fields, and escapes.
 const BODY_SLACK: usize = 64 << 10;
-/// How old a metric's recent values may grow before they are folded away.
-pub const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Builds the routes.
 pub fn router(admin: Admin) -> Router {
@@ -100,7 +98,11 @@ impl Problem {
     }
 
     fn bad(errors: Vec<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, detail: "the body is not what is wanted".to_owned(), errors }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            detail: "the body is not what is wanted".to_owned(),
+            errors,
+        }
     }
 }
 
@@ -118,7 +120,9 @@ impl IntoResponse for Problem {
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
         let mut response = (self.status, kind, body.to_string()).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -165,7 +169,8 @@ async fn authorize(State(admin): State<Admin>, request: Request, next: Next) -> 
     if fits {
         next.run(request).await
     } else {
-        Problem::new(StatusCode::UNAUTHORIZED, "a bearer token is wanted, and not this one").into_response()
+        Problem::new(StatusCode::UNAUTHORIZED, "a bearer token is wanted, and not this one")
+            .into_response()
     }
 }
 
@@ -187,7 +192,10 @@ async fn topology(State(admin): State<Admin>) -> Json<Value> {
     Json((*admin.topology).clone())
 }
 
-async fn read_feed(State(admin): State<Admin>, Path(feed): Path<String>) -> Result<Response, Problem> {
+async fn read_feed(
+    State(admin): State<Admin>,
+    Path(feed): Path<String>,
+) -> Result<Response, Problem> {
     let content = admin.feeds.all(&feed).await?;
     let kind = match content.kind {
         Kind::Sorted => "\"sorted_feed\"",
@@ -198,7 +206,10 @@ async fn read_feed(State(admin): State<Admin>, Path(feed): Path<String>) -> Resu
     let collection = snapshot::collection_json(&feed, &mirror, |_| []);
     let models = collection.split_once(r#""models":"#).map_or("[]}", |(_, models)| models);
     let v = mirror.version();
-    let body = format!(r#"{{"feed":{},"type":{kind},"v":"{v}","models":{models}"#, snapshot::string(&feed));
+    let body = format!(
+        r#"{{"feed":{},"type":{kind},"v":"{v}","models":{models}"#,
+        snapshot::string(&feed)
+    );
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -317,7 +328,10 @@ async fn emit(
     Ok(StatusCode::ACCEPTED)
 }
 
-async fn inspect(State(admin): State<Admin>, Path(user): Path<String>) -> Result<Json<Value>, Problem> {
+async fn inspect(
+    State(admin): State<Admin>,
+    Path(user): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let stopped = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
     let sockets = admin.live.inspect(UserId::new(&user)).await.map_err(stopped)?;
     Ok(Json(json!({ "user": user, "sockets": sockets })))
@@ -342,7 +356,10 @@ async fn disconnect(
     admin.tell_user(message, user).await
 }
 
-async fn refresh(State(admin): State<Admin>, Path(user): Path<String>) -> Result<Json<Value>, Problem> {
+async fn refresh(
+    State(admin): State<Admin>,
+    Path(user): Path<String>,
+) -> Result<Json<Value>, Problem> {
     admin.tell_user(Message::new(Op::Refresh), user).await
 }
 
@@ -357,7 +374,8 @@ impl Admin {
     fn item(&self, item: &RawValue) -> Result<Bytes, Problem> {
         let text = item.get();
         if text.len() > self.max_item_bytes {
-            let detail = format!("the item has {} bytes and may have {}", text.len(), self.max_item_bytes);
+            let detail =
+                format!("the item has {} bytes and may have {}", text.len(), self.max_item_bytes);
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }
         Ok(Bytes::copy_from_slice(text.as_bytes()))

@@ -21,8 +21,7 @@ use crate::{
     mirror::keeper,
     outbox::CloseReason,
     rpc::Rpc,
-    session,
-    socket,
+    session, socket,
     tree::Tree,
     worker,
 };
@@ -79,7 +78,11 @@ impl App {
     /// # Errors
     ///
     /// Returns [`BuildError`].
-    pub async fn build(config: Config, topology: Topology, metrics: PrometheusHandle) -> Result<Self, BuildError> {
+    pub async fn build(
+        config: Config,
+        topology: Topology,
+        metrics: PrometheusHandle,
+    ) -> Result<Self, BuildError> {
         let drain = Drain::default();
         let shown = shown(&topology);
         let shards = topology.shards.iter().map(|shard| shard.name.clone()).collect();
@@ -88,6 +91,15 @@ impl App {
         let tree = Arc::new(config.tree.clone());
         let allow = Arc::new(config.subscribe.clone());
         let rpc = Arc::new(Rpc::new(feeds.clone(), config.jobs.clone(), config.edits.clone()));
+        drain.tracker.spawn({
+            let (metrics, end) = (metrics.clone(), drain.end.clone());
+            async move {
+                // What was recorded waits in memory until it is folded, also where nobody asks.
+                while tokio::time::timeout(UPKEEP, end.cancelled()).await.is_err() {
+                    metrics.run_upkeep();
+                }
+            }
+        });
         let (inbox, heard) = control::inbox();
         let settings = live::Settings {
             keeper: keeper::Settings {
@@ -157,12 +169,14 @@ impl App {
         if self.live.close_all(CloseReason::Draining).await.is_err() {
             warn!("The live state had stopped before its clients.");
         }
-        // Lets the engines write what closes a connection.
         tokio::time::sleep(CLOSING).await;
         self.drain.finish(deadline).await
     }
 }
 
+/// How often what was counted is folded into its buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long the engines have to write what closes a connection.
 const CLOSING: Duration = Duration::from_millis(200);
 
 /// Runs the built-in worker alone, as `gateway worker` does, until `drain` stops it.
@@ -179,10 +193,14 @@ fn authenticator(config: &Config) -> Result<Authenticator, auth::store::BadUrl> 
             secrets: session.secrets.iter().map(|secret| secret.expose().to_owned()).collect(),
             store: session.store.as_str().to_owned(),
             prefix: session.prefix.clone(),
-            pointers: auth::express::Pointers { user: session.user.clone(), teams: session.teams.clone() },
+            pointers: auth::express::Pointers {
+                user: session.user.clone(),
+                teams: session.teams.clone(),
+            },
         },
     };
-    Authenticator::new(settings).inspect_err(|error| error!(%error, "Session store cannot be used."))
+    Authenticator::new(settings)
+        .inspect_err(|error| error!(%error, "Session store cannot be used."))
 }
 
 fn socket_settings(config: &Config) -> socket::Settings {

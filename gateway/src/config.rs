@@ -3,21 +3,15 @@
 //! Three layers: the defaults beside each section, a TOML file, and the environment
 //! (`GATEWAY__SECTION__KEY`). `assets/default.toml` names every option.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    num::NonZeroU32,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
+
+use shard_router::topology::Topology;
 
 pub use self::{
     mistakes::{Mistake, Mistakes},
     schema::Schema,
     values::{Cidr, RedisUrl, Secret},
 };
-use shard_router::topology::{Topology, UNVERSIONED};
-
 use crate::tree::{Allow, Tree};
 
 mod jobs;
@@ -41,7 +35,7 @@ pub struct Config {
     /// How a cookie becomes a user.
     pub session: SessionConfig,
     /// Where the feeds are.
-    pub shards: Shards,
+    pub shards: Topology,
     /// What a session's state is made of.
     pub tree: Tree,
     /// The calls that become jobs, by the name of their event.
@@ -144,35 +138,6 @@ pub enum SessionFormat {
     Express,
     /// Anybody who says a demo user's name.
     Demo,
-}
-
-/// `[shards]`: where the feeds are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Shards {
-    /// Listed in the configuration.
-    Nodes(Vec<ShardNode>),
-    /// Listed in a file of its own.
-    Topology(PathBuf),
-}
-
-/// One shard of the list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardNode {
-    /// The name that places its feeds on the ring.
-    pub name: String,
-    /// Where it is.
-    pub url: RedisUrl,
-    /// Its share of the feeds, relative to the others.
-    pub weight: u32,
-}
-
-impl ShardNode {
-    /// Returns the node in the words of the shards' own crate.
-    #[must_use]
-    pub fn to_topology(&self) -> shard_router::topology::ShardNode {
-        let Self { name, url, weight } = self.clone();
-        shard_router::topology::ShardNode { name, url: url.as_str().to_owned(), weight }
-    }
 }
 
 /// `[jobs.NAME]`: a call that becomes a job.
@@ -301,28 +266,6 @@ impl Config {
             std::fs::read_to_string(path).map_err(|error| Mistakes::unreadable(path, &error))?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::read(&text, folder, false, env)
-    }
-
-    /// Returns the shards and their ring.
-    ///
-    /// # Errors
-    ///
-    /// Returns what is wrong with a topology file that has changed since it was looked at.
-    pub fn topology(&self) -> Result<Topology, String> {
-        let topology = match &self.shards {
-            Shards::Nodes(nodes) => {
-                let nodes: Vec<_> = nodes.iter().map(ShardNode::to_topology).collect();
-                Topology::from_nodes(UNVERSIONED, &nodes)
-            }
-            Shards::Topology(file) => {
-                let text = std::fs::read_to_string(file)
-                    .map_err(|error| format!("{}: {error}", file.display()))?;
-                Topology::from_toml(&text)
-            }
-        };
-        topology.map_err(|mistakes| {
-            mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-        })
     }
 
     /// Returns the text of a file that names every option with its default.

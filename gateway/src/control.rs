@@ -127,7 +127,9 @@ impl Inbox {
     pub fn offer(&self, message: Bytes) {
         if self.0.try_send(message).is_err() {
             metrics::mirror_error("control_overflow");
-            warn!("Too many control messages wait; one is dropped and left to the next look at its session.");
+            warn!(
+                "Too many control messages wait; one is dropped and left to the next look at its session."
+            );
         }
     }
 }
@@ -200,7 +202,9 @@ impl Control {
                 let (room, event) = match (target, &message.event) {
                     (Target::Room(room), Some(event)) => (room, event),
                     (Target::User(user), Some(event)) => (Room::User(user), event),
-                    _ => return Err(ControlError::Bad("emit needs a room and an event".to_owned())),
+                    _ => {
+                        return Err(ControlError::Bad("emit needs a room and an event".to_owned()));
+                    }
                 };
                 let argument = message.args.first().unwrap_or(&Value::Null);
                 self.live.emit(room, Frame::event(event, argument.to_string())).await?;
@@ -223,9 +227,12 @@ fn target(message: &Message) -> Result<Target, ControlError> {
     let bad = |error: String| ControlError::Bad(error);
     match (&message.user, &message.session, &message.room) {
         (Some(user), None, None) if !user.is_empty() => Ok(Target::User(UserId::new(user))),
-        (None, Some(session), None) if !session.is_empty() => Ok(Target::Session(SessionId::new(session))),
-        (None, None, Some(room)) => Ok(Target::Room(room.parse().map_err(|error| bad(format!("{error}")))?)),
+        (None, Some(session), None) if !session.is_empty() => {
+            Ok(Target::Session(SessionId::new(session)))
+        }
+        (None, None, Some(room)) => {
+            Ok(Target::Room(room.parse().map_err(|error| bad(format!("{error}")))?))
+        }
         _ => Err(bad("exactly one of `user`, `session` and `room` is wanted".to_owned())),
     }
 }
-

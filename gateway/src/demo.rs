@@ -144,7 +144,8 @@ async fn ship(feeds: &Feeds, job: &Job) -> Value {
         return json!({ "code": 400, "error": "the job names no task" });
     };
     // The board's own tasks only: a job's data is what a client sent.
-    let mine = ship.teams.iter().any(|team| ship.feed.starts_with(&format!("team.{team}.members.")));
+    let mine =
+        ship.teams.iter().any(|team| ship.feed.starts_with(&format!("team.{team}.members.")));
     if !mine || !ship.feed.ends_with(".tasks") {
         return json!({ "code": 403, "error": "you may not ship this task" });
     }

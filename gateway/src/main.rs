@@ -11,7 +11,7 @@ use gateway::{
     metrics,
     socket::stall,
 };
-use shard_router::{router::Router as Feeds, topology::{ShardUrl, Topology}};
+use shard_router::{router::Router as Feeds, topology::ShardUrl};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         print!("{}", Config::default_reference());
         return ExitCode::SUCCESS;
     }
-    let config = match Config::load(flags.config.as_deref(), std::env::vars()) {
+    let config = match Config::load(flags.config.as_deref(), environment()) {
         Ok(config) => config,
         Err(mistakes) => {
             eprintln!("{mistakes}");
@@ -93,6 +93,12 @@ fn main() -> ExitCode {
     }
 }
 
+/// Lists the environment as far as it is text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -113,7 +119,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         format!("[admin] listen: {} cannot be listened on", config.admin.listen)
     })?;
     let (stall, deadline, embedded) = (config.limits.stall, config.drain.deadline, config.embedded);
-    let topology = topology(&config)?;
+    let topology = config.shards.clone();
     let app = App::build(config, topology, metrics::install()).await?;
     let (public_address, admin_address) = (public.local_addr()?, admin.local_addr()?);
     info!(public = %public_address, admin = %admin_address, "Gateway serves.");
@@ -153,7 +159,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
 /// Carries out edits until a signal.
 async fn work(config: Config) -> anyhow::Result<bool> {
     let mut signals = Signals::new()?;
-    let topology = topology(&config)?;
+    let topology = config.shards.clone();
     anyhow::ensure!(
         topology.shards.iter().all(|shard| shard.url != ShardUrl::Memory),
         "the shards are in the gateway's own process, which has its own worker"
@@ -167,10 +173,6 @@ async fn work(config: Config) -> anyhow::Result<bool> {
         clean = drain.finish(config.drain.deadline) => Ok(clean),
         () = signals.next() => Ok(false),
     }
-}
-
-fn topology(config: &Config) -> anyhow::Result<Topology> {
-    config.topology().map_err(|mistakes| anyhow::anyhow!("{mistakes}"))
 }
 
 /// SIGTERM and SIGINT.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -87,10 +90,15 @@ pub async fn run(connection: Connection, parts: Arc<Parts>) {
 }
 
 impl Session {
-    async fn serve(mut self, mut inbound: mpsc::Receiver<Inbound>, refresh: Arc<Notify>) -> Result<(), Stopped> {
+    async fn serve(
+        mut self,
+        mut inbound: mpsc::Receiver<Inbound>,
+        refresh: Arc<Notify>,
+    ) -> Result<(), Stopped> {
         // Spread evenly, so that a restart does not make all sessions be looked at in one moment.
         let first = self.parts.recheck.mul_f64(rand::random_range(0.0..1.0));
-        let mut recheck = tokio::time::interval_at(tokio::time::Instant::now() + first, self.parts.recheck);
+        let mut recheck =
+            tokio::time::interval_at(tokio::time::Instant::now() + first, self.parts.recheck);
         recheck.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -106,7 +114,9 @@ impl Session {
 
     async fn look_again(&mut self, fresh: bool) -> Result<(), Stopped> {
         match self.parts.auth.recheck(&self.id, fresh).await {
-            Ok(identity) if identity.user != self.identity.user => self.outbox.close(CloseReason::SessionEnded),
+            Ok(identity) if identity.user != self.identity.user => {
+                self.outbox.close(CloseReason::SessionEnded)
+            }
             Ok(identity) if identity == self.identity => {}
             Ok(identity) => {
                 self.identity = identity.clone();
@@ -158,7 +168,9 @@ impl Session {
             return Ok(());
         }
         let is_new = !self.subscriptions.contains(&feed);
-        if is_new && self.parts.max_subscriptions.is_some_and(|most| self.subscriptions.len() >= most) {
+        if is_new
+            && self.parts.max_subscriptions.is_some_and(|most| self.subscriptions.len() >= most)
+        {
             self.answer(call, Err(CallError::TooMany("too many subscriptions".to_owned())));
             return Ok(());
         }
@@ -188,7 +200,8 @@ impl Session {
             self.answer(call, Err(CallError::Forbidden("you may not see this feed".to_owned())));
             return Ok(());
         }
-        self.edits.retain(|_, before| before.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        self.edits
+            .retain(|_, before| before.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         let (done, turn) = oneshot::channel();
         let before = self.edits.insert(edit.feed.clone(), turn);
         let (rpc, identity) = (self.parts.rpc.clone(), self.identity.clone());
@@ -205,10 +218,15 @@ impl Session {
     }
 
     /// Carries a call out beside the session and answers it; one too many is refused.
-    fn open(&self, call: Option<u64>, work: impl Future<Output = Result<Value, CallError>> + Send + 'static) {
+    fn open(
+        &self,
+        call: Option<u64>,
+        work: impl Future<Output = Result<Value, CallError>> + Send + 'static,
+    ) {
         if self.open.fetch_add(1, Ordering::Relaxed) >= OPEN_CALLS {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return self.answer(call, Err(CallError::TooMany("too many calls are open".to_owned())));
+            return self
+                .answer(call, Err(CallError::TooMany("too many calls are open".to_owned())));
         }
         let (open, outbox) = (self.open.clone(), self.outbox.clone());
         self.parts.tracker.spawn(async move {

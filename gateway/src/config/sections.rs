@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
+use shard_router::topology::{ShardNode, Topology, UNVERSIONED};
+
 use super::{
     Client, Config, DrainConfig, Edits, Emitter, Engine, MirrorConfig, Mistakes, RedisUrl, Server,
-    ShardNode, Shards, jobs,
+    jobs,
     layers::Layers,
     limits,
     read::{Entry, Reading, Section},
@@ -144,7 +146,7 @@ pub(super) fn redis_url(entry: &Entry<'_>) -> Option<RedisUrl> {
     is_url.then(|| RedisUrl::new(text))
 }
 
-fn shards(reading: &Reading<'_>, mut section: Section<'_>) -> Shards {
+fn shards(reading: &Reading<'_>, mut section: Section<'_>) -> Topology {
     let nodes = section.take("nodes");
     let topology = section.take("topology");
     let shards = match (&nodes, &topology) {
@@ -152,8 +154,8 @@ fn shards(reading: &Reading<'_>, mut section: Section<'_>) -> Shards {
             topology.mistake("stands beside `nodes`; the shards are listed in one place");
             None
         }
-        (None, Some(topology)) => topology_file(topology).map(Shards::Topology),
-        (Some(nodes), None) => shard_nodes(reading, nodes).map(Shards::Nodes),
+        (None, Some(topology)) => topology_file(topology),
+        (Some(nodes), None) => shard_nodes(reading, nodes),
         (None, None) => {
             let message = "is missing; it lists the shards, unless `topology` names a file of them";
             section.mistake("nodes", message);
@@ -161,19 +163,27 @@ fn shards(reading: &Reading<'_>, mut section: Section<'_>) -> Shards {
         }
     };
     section.finish();
-    shards.unwrap_or(Shards::Nodes(Vec::new()))
+    // With a mistake there is no configuration, whatever stands here.
+    shards.unwrap_or_default()
 }
 
-fn topology_file(entry: &Entry<'_>) -> Option<std::path::PathBuf> {
+fn topology_file(entry: &Entry<'_>) -> Option<Topology> {
     let path = entry.file()?;
-    if path.is_file() {
-        return Some(path);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            entry.mistake(format!("is {}, which cannot be read: {error}", path.display()));
+            return None;
+        }
+    };
+    let read = Topology::from_toml(&text);
+    for mistake in read.as_ref().err().into_iter().flatten() {
+        entry.mistake(format!("is {}, where {mistake}", path.display()));
     }
-    entry.mistake(format!("is {}, which is not a file", path.display()));
-    None
+    read.ok()
 }
 
-fn shard_nodes(reading: &Reading<'_>, entry: &Entry<'_>) -> Option<Vec<ShardNode>> {
+fn shard_nodes(reading: &Reading<'_>, entry: &Entry<'_>) -> Option<Topology> {
     let sections = entry.sections()?;
     let count = sections.len();
     let nodes = sections.into_iter().filter_map(|mut section| {
@@ -190,25 +200,19 @@ fn shard_nodes(reading: &Reading<'_>, entry: &Entry<'_>) -> Option<Vec<ShardNode
         let url = url.and_then(|entry| entry.secret_text());
         let weight = section.take("weight").map_or(Some(1), |entry| entry.number(1..=u32::MAX));
         section.finish();
-        Some(ShardNode { name: name?.to_owned(), url: RedisUrl::new(url?), weight: weight? })
+        Some(ShardNode { name: name?.to_owned(), url: url?.to_owned(), weight: weight? })
     });
     let nodes: Vec<_> = nodes.collect();
     // With a node left out, the paths of the others would be wrong.
-    if nodes.len() == count {
-        ring_mistakes(reading, &nodes);
+    if nodes.len() != count {
+        return None;
     }
-    Some(nodes)
-}
-
-/// Lets the shards' own crate judge them: names, URLs, weights, and the ring between them.
-fn ring_mistakes(reading: &Reading<'_>, nodes: &[ShardNode]) {
-    use shard_router::topology::{Topology, UNVERSIONED};
-
-    let nodes: Vec<_> = nodes.iter().map(ShardNode::to_topology).collect();
-    for mistake in Topology::from_nodes(UNVERSIONED, &nodes).err().unwrap_or_default() {
-        let mistake = mistake.within("shards");
+    let read = Topology::from_nodes(UNVERSIONED, &nodes);
+    for mistake in read.as_ref().err().into_iter().flatten() {
+        let mistake = mistake.clone().within("shards");
         reading.mistake(&mistake.path, mistake.message);
     }
+    read.ok()
 }
 
 /// What the built-in worker's queues are called.

@@ -1,5 +1,7 @@
 use std::fs;
 
+use shard_router::topology::ShardUrl;
+
 use super::*;
 use crate::tree::Who;
 
@@ -48,8 +50,8 @@ fn without_a_file_there_is_a_demo_for_this_machine() {
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:3000");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:3001");
     assert_eq!(config.session.format, SessionFormat::Demo);
-    let node = ShardNode { name: "demo".into(), url: RedisUrl::new("memory:"), weight: 1 };
-    assert_eq!(config.shards, Shards::Nodes(vec![node]));
+    let [shard] = config.shards.shards.as_slice() else { panic!("{:?}", config.shards) };
+    assert_eq!((shard.name.as_str(), &shard.url), ("demo", &ShardUrl::Memory));
     let team = config.tree.team.unwrap();
     assert_eq!(team.attrs.as_deref(), Some("teams"));
     let tasks = &team.collections[0].collections[0];
@@ -315,7 +317,7 @@ fn shards_are_judged_one_by_one_and_together() {
     );
     check(
         "[shards]\ntopology = 'gone.toml'\n",
-        &["shards.topology: is /nowhere/gone.toml, which is not a file (line 2)"],
+        &["shards.topology: is /nowhere/gone.toml, which cannot be read: No such file or directory (os error 2) (line 2)"],
     );
     check(
         "[shards]\ntopology = 'gone.toml'\nnodes = []\n",
