@@ -1,0 +1,19 @@
+//! Many socket.io clients at once, and an honest account of what they saw.
+//!
+//! `flags` say what is wanted, `runner` lets [`user`]s in, holds them and lets a `publisher`
+//! speak to them; `summary` says what came of it. The rest is pure: `wire`, `stamp`,
+//! `receipts`, `sample`.
+
+pub mod board;
+pub mod cookies;
+pub mod flags;
+pub mod latency;
+pub mod progress;
+pub mod publisher;
+pub mod receipts;
+pub mod runner;
+pub mod sample;
+pub mod stamp;
+pub mod summary;
+pub mod user;
+pub mod wire;
