@@ -33,6 +33,10 @@ mod connection;
 mod feeds;
 mod notices;
 mod reading;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
 
 /// How the keeper behaves.
 #[derive(Debug, Clone)]
