@@ -1,0 +1,462 @@
+//! Marked reads: when a feed is asked about, and what comes of the answer.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use shard_router::{
+    feed::{BadFeed, Touched},
+    shard::ShardError,
+};
+use tracing::{debug, error, warn};
+
+use super::{
+    Answer, Effect, Keeper, Out,
+    feeds::{Body, Cause, Key, News, take_some},
+};
+use crate::{
+    metrics,
+    mirror::{Mirror, Notice, Repair},
+};
+
+/// A feed that never grows quiet is settled this often all the same.
+const SETTLE_AT_LEAST: Duration = Duration::from_secs(5);
+/// Doubts of one feed are read at most this often.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+/// A feed whose key has the wrong type, or whose shard is away, is tried again after this.
+const RETRY: Duration = Duration::from_secs(2);
+/// Reads of one shard under way at once: enough to fill the pipe, too few to drown it.
+pub(super) const READS_AT_ONCE: usize = 64;
+/// How many of them are kept for settling, which else would wait behind every doubt.
+const SETTLES_AT_ONCE: usize = 4;
+/// Feeds in one settling read.
+const SETTLE_BATCH: usize = 200;
+/// Ids in one settling read.
+pub(super) const SETTLE_IDS: usize = 2_000;
+/// Bytes of notices of one feed held behind a mark.
+pub(super) const HELD_BYTES: usize = 4 << 20;
+/// What a held notice takes besides its payload.
+const HELD_OVERHEAD: usize = 64;
+
+/// One script under way that reads for one or more feeds.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) shard: usize,
+    members: Vec<Key>,
+    pub(super) marked: bool,
+    pub(super) answered: Option<Instant>,
+}
+
+/// What one feed waits for.
+#[derive(Debug)]
+pub(super) struct Reading {
+    nonce: u64,
+    cause: Cause,
+    /// What is asked; nothing is named where it is the whole feed.
+    asked: Option<Touched>,
+    answer: Option<Result<Answer, BadFeed>>,
+    pub(super) marked: bool,
+    /// What was heard behind the mark.
+    held: Vec<Notice>,
+    held_bytes: usize,
+    overflow: bool,
+}
+
+impl Reading {
+    fn new(nonce: u64, cause: Cause, asked: Option<Touched>) -> Self {
+        Self {
+            nonce,
+            cause,
+            asked,
+            answer: None,
+            marked: false,
+            held: Vec::new(),
+            held_bytes: 0,
+            overflow: false,
+        }
+    }
+
+    /// Keeps a notice until the answer is here; too many are a doubt.
+    pub(super) fn hold(&mut self, notice: Notice, bytes: usize) {
+        self.held_bytes += bytes + HELD_OVERHEAD;
+        self.overflow |= self.held_bytes > HELD_BYTES;
+        if self.overflow {
+            self.held = Vec::new();
+        } else {
+            self.held.push(notice);
+        }
+    }
+}
+
+impl Keeper {
+    /// Has a feed read, one read at a time.
+    pub(super) fn request(&mut self, key: &Key, cause: Cause, now: Instant) {
+        self.feeds.at_mut(key).expect("the caller looked").require(cause);
+        self.enqueue(key, now);
+    }
+
+    /// Queues a due read, unless something else comes first; that something enqueues again.
+    pub(super) fn enqueue(&mut self, key: &Key, now: Instant) {
+        let tracked = self.feeds.at_mut(key).expect("the caller looked");
+        let connection = &mut self.shards[tracked.shard];
+        let is_blocked = tracked.reading.is_some() || tracked.ticket.is_some() || !connection.up;
+        let Some(read_at) = tracked.read_at().filter(|_| !tracked.queued && !is_blocked) else {
+            return;
+        };
+        tracked.queued = true;
+        if read_at > now {
+            self.waiting.push(key.clone());
+        } else {
+            connection.queue.push_back(key.clone());
+        }
+    }
+
+    /// Queues what has waited long enough.
+    pub(super) fn wake(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.waiting) {
+            let Some(tracked) = self.feeds.at_mut(&key) else { continue };
+            match tracked.read_at() {
+                Some(read_at) if read_at <= now => {
+                    self.shards[tracked.shard].queue.push_back(key);
+                }
+                Some(_) => self.waiting.push(key),
+                None => tracked.queued = false,
+            }
+        }
+    }
+
+    /// Starts due reads as far as the shard may be asked.
+    pub(super) fn pump(&mut self, shard: usize, now: Instant) {
+        let most = READS_AT_ONCE - SETTLES_AT_ONCE;
+        while self.shards[shard].up && self.shards[shard].reading < most {
+            let Some(key) = self.shards[shard].queue.pop_front() else { return };
+            let Some(tracked) = self.feeds.at_mut(&key) else { continue };
+            tracked.queued = false;
+            // An entry of a feed that was let go and is wanted again says nothing.
+            let is_ready = tracked.read_at().is_some_and(|read_at| read_at <= now);
+            if tracked.reading.is_some() || tracked.ticket.is_some() || !is_ready {
+                self.enqueue(&key, now);
+                continue;
+            }
+            let due = match tracked.due_at() {
+                Some(due_at) if due_at <= now => tracked.due.take(),
+                Some(_) | None => None,
+            };
+            let cause = due.unwrap_or(Cause::Fill);
+            self.counter += 1;
+            let nonce = self.counter;
+            let (effect, asked) = match &mut tracked.body {
+                Body::Whole(_) => (Effect::Read { shard, feed: key.1.clone(), nonce }, None),
+                Body::Items(items) => {
+                    if due.is_some() {
+                        items.open_all();
+                    }
+                    let ids = items.take_open(SETTLE_IDS);
+                    if ids.is_empty() {
+                        continue;
+                    }
+                    let asked = Touched { feed: key.1.to_string(), ids };
+                    (Effect::Settle { shard, touched: vec![asked.clone()], nonce }, Some(asked))
+                }
+            };
+            if due.is_some() {
+                tracked.paused_until = now + READ_PAUSE;
+            }
+            tracked.reading = Some(Reading::new(nonce, cause, asked));
+            self.start(shard, nonce, vec![key], effect);
+        }
+    }
+
+    fn start(&mut self, shard: usize, nonce: u64, members: Vec<Key>, effect: Effect) {
+        metrics::mirror_read(members.len() as u64);
+        self.shards[shard].reading += 1;
+        self.reads.insert(nonce, Read { shard, members, marked: false, answered: None });
+        self.effects.push(effect);
+    }
+
+    /// A mark came back: what was read holds here.
+    pub(super) fn mark(&mut self, shard: usize, payload: &[u8], now: Instant) {
+        let Some(nonce) =
+            std::str::from_utf8(payload).ok().and_then(|text| text.parse::<u64>().ok())
+        else {
+            return metrics::mirror_error("mark");
+        };
+        if self.shards[shard].take_mark(nonce, now) {
+            return;
+        }
+        let Some(read) = self.reads.get_mut(&nonce).filter(|read| read.shard == shard) else {
+            return;
+        };
+        read.marked = true;
+        for key in &read.members {
+            let Some(tracked) = self.feeds.at_mut(key) else { continue };
+            let Some(reading) = tracked.reading.as_mut().filter(|reading| reading.nonce == nonce)
+            else {
+                continue;
+            };
+            reading.marked = true;
+            // What was heard until here is older than what was read.
+            match &reading.asked {
+                None => {
+                    tracked.touched.clear();
+                    tracked.due = None;
+                }
+                Some(asked) => {
+                    for id in &asked.ids {
+                        tracked.touched.remove(id);
+                    }
+                }
+            }
+            if tracked.touched.is_empty() {
+                self.touched.remove(key);
+            }
+            if let Body::Whole(Some(mirror)) = &mut tracked.body {
+                mirror.drop_held();
+            }
+        }
+        if read.answered.is_some() {
+            self.complete(nonce, now);
+        }
+    }
+
+    /// Takes in what a read brought, one answer for each feed that it was about.
+    pub fn answered(
+        &mut self,
+        nonce: u64,
+        answers: Result<Vec<Result<Answer, BadFeed>>, ShardError>,
+        now: Instant,
+    ) {
+        let Some(read) = self.reads.get_mut(&nonce) else { return };
+        let shard = read.shard;
+        match answers {
+            Ok(answers) => {
+                read.answered = Some(now);
+                for (key, answer) in read.members.iter().zip(answers) {
+                    let reading =
+                        self.feeds.at_mut(key).and_then(|tracked| tracked.reading.as_mut());
+                    if let Some(reading) = reading.filter(|reading| reading.nonce == nonce) {
+                        reading.answer = Some(answer);
+                    }
+                }
+                if read.marked {
+                    self.complete(nonce, now);
+                }
+            }
+            Err(error) => {
+                warn!(shard = %self.shards[shard].name, %error, "A feed could not be read; will retry.");
+                metrics::shard_error(&self.shards[shard].name);
+                if let Some(read) = self.end(nonce) {
+                    for key in &read.members {
+                        if let Some(reading) = self.end_reading(key, nonce) {
+                            self.abandon(key, reading, now);
+                        }
+                    }
+                }
+            }
+        }
+        self.pump(shard, now);
+    }
+
+    fn end(&mut self, nonce: u64) -> Option<Read> {
+        let read = self.reads.remove(&nonce)?;
+        self.shards[read.shard].reading -= 1;
+        Some(read)
+    }
+
+    fn end_reading(&mut self, key: &Key, nonce: u64) -> Option<Reading> {
+        self.feeds.at_mut(key)?.reading.take_if(|reading| reading.nonce == nonce)
+    }
+
+    /// Follows what was held behind a mark.
+    fn follow_held(&mut self, key: &Key, reading: &Reading, now: Instant) {
+        for notice in &reading.held {
+            self.apply(key, notice, now);
+        }
+        if reading.overflow {
+            self.request(key, Cause::Doubt, now);
+        }
+    }
+
+    /// Ends a read that brought nothing: what was asked is asked again a little later.
+    fn abandon(&mut self, key: &Key, mut reading: Reading, now: Instant) {
+        let tracked = self.feeds.at_mut(key).expect("the caller looked");
+        tracked.retry_at = now + RETRY;
+        match (reading.asked.take(), &mut tracked.body) {
+            (None, _) => tracked.require(reading.cause),
+            (Some(asked), Body::Items(items)) => items.reopen(asked.ids),
+            (Some(asked), Body::Whole(_)) => {
+                if !asked.ids.is_empty() {
+                    self.touched.insert(key.clone());
+                }
+                for id in &asked.ids {
+                    tracked.touch(id, now);
+                }
+            }
+        }
+        self.follow_held(key, &reading, now);
+        self.enqueue(key, now);
+    }
+
+    /// Ends a read whose mark and answer are both here.
+    fn complete(&mut self, nonce: u64, now: Instant) {
+        let Some(read) = self.end(nonce) else { return };
+        for key in &read.members {
+            let Some(mut reading) = self.end_reading(key, nonce) else { continue };
+            let tracked = self.feeds.at_mut(key).expect("its reading was just taken");
+            match reading.answer.take() {
+                Some(Ok(answer)) => {
+                    tracked.failing = false;
+                    self.take(key, answer, reading.asked.as_ref(), reading.cause, now);
+                    self.weigh(key);
+                }
+                Some(Err(bad)) => {
+                    if !tracked.failing {
+                        metrics::mirror_error("wrong_type");
+                        error!(feed = %key.1, error = %bad, "A feed's key is of the wrong type; the last good state stays.");
+                    }
+                    tracked.failing = true;
+                    tracked.retry_at = now + RETRY;
+                    self.request(key, reading.cause, now);
+                }
+                None => {
+                    metrics::mirror_error("unanswered");
+                    error!(feed = %key.1, "A read was not answered for each feed that it was about; will retry.");
+                    self.abandon(key, reading, now);
+                    continue;
+                }
+            }
+            self.follow_held(key, &reading, now);
+            self.enqueue(key, now);
+        }
+    }
+
+    /// Believes what a read brought and tells the difference.
+    fn take(
+        &mut self,
+        key: &Key,
+        answer: Answer,
+        asked: Option<&Touched>,
+        cause: Cause,
+        now: Instant,
+    ) {
+        let tracked = self.feeds.at_mut(key).expect("the caller looked");
+        let repair = match (&mut tracked.body, answer) {
+            (Body::Whole(body), Answer::Full(content)) => {
+                if content.bad_ids > 0 {
+                    metrics::mirror_error("bad_id");
+                    warn!(feed = %key.1, ids = content.bad_ids, "A feed has ids that are not UTF-8 or hold NUL; left out.");
+                }
+                match body {
+                    Some(mirror) => mirror.replace(&content),
+                    None => {
+                        *body = Some(Mirror::new(&content));
+                        self.outs.push(Out::Filled(key.1.clone()));
+                        Repair::Nothing
+                    }
+                }
+            }
+            (Body::Whole(Some(mirror)), Answer::Settled(settled)) => {
+                let asked = asked.expect("a settling read names what it asked");
+                match mirror.settle(asked, &settled) {
+                    Ok(repair) => repair,
+                    Err(doubt) => {
+                        debug!(feed = %key.1, ?doubt, "Settling needs the whole feed.");
+                        return self.request(key, Cause::Settle, now);
+                    }
+                }
+            }
+            (Body::Items(items), Answer::Settled(settled)) => {
+                let asked = asked.expect("a read of items names what it asked");
+                for (id, item) in asked.ids.iter().zip(settled.items) {
+                    match items.take(id, item) {
+                        News::First => {
+                            self.outs.push(Out::ItemFilled(key.1.clone(), id.clone()));
+                        }
+                        News::Other => {
+                            metrics::mirror_repaired(cause.label());
+                            self.outs.push(Out::Item(key.1.clone(), id.clone()));
+                        }
+                        News::Same => {}
+                    }
+                }
+                return;
+            }
+            (Body::Whole(None), Answer::Settled(_)) | (Body::Items(_), Answer::Full(_)) => {
+                unreachable!(
+                    "only filled feeds and items are settled, and items are never read whole"
+                )
+            }
+        };
+        match repair {
+            Repair::Nothing => {}
+            Repair::Events(events) => {
+                metrics::mirror_repaired(cause.label());
+                self.outs.extend(events.into_iter().map(|event| Out::Event(key.1.clone(), event)));
+            }
+            Repair::Reset => {
+                metrics::mirror_repaired(cause.label());
+                self.outs.push(Out::Reset(key.1.clone()));
+            }
+        }
+    }
+
+    /// Reads again what notices touched and what is quiet by now, many feeds in one script.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let mut due: HashMap<usize, Vec<Key>> = HashMap::new();
+        for key in &self.touched {
+            let tracked = self.feeds.at(key).expect("what is let go is not touched");
+            let is_quiet = now >= tracked.touched_last + self.settings.settle
+                || now >= tracked.touched_first + SETTLE_AT_LEAST;
+            let is_free = tracked.reading.is_none() && tracked.due.is_none();
+            if is_quiet && is_free && now >= tracked.retry_at && self.shards[tracked.shard].up {
+                due.entry(tracked.shard).or_default().push(key.clone());
+            }
+        }
+        for (shard, keys) in due {
+            let mut keys = keys.into_iter().peekable();
+            while keys.peek().is_some() && self.shards[shard].reading < READS_AT_ONCE {
+                self.settle_some(shard, &mut keys, now);
+            }
+        }
+    }
+
+    /// Settles as many feeds as one script may.
+    fn settle_some(
+        &mut self,
+        shard: usize,
+        keys: &mut std::iter::Peekable<impl Iterator<Item = Key>>,
+        now: Instant,
+    ) {
+        self.counter += 1;
+        let nonce = self.counter;
+        let (mut members, mut touched, mut count) = (Vec::new(), Vec::new(), 0);
+        while let Some(key) = keys.peek()
+            && members.len() < SETTLE_BATCH
+        {
+            let tracked = self.feeds.at_mut(key).expect("was just listed");
+            let is_many = tracked.touched.len() > SETTLE_IDS;
+            if is_many && let Body::Whole(_) = tracked.body {
+                self.request(&keys.next().expect("was just peeked"), Cause::Settle, now);
+                continue;
+            }
+            if !members.is_empty() && count + tracked.touched.len() > SETTLE_IDS {
+                break;
+            }
+            let ids = take_some(&mut tracked.touched, SETTLE_IDS);
+            count += ids.len();
+            tracked.touched_first = now;
+            let asked = Touched { feed: key.1.to_string(), ids };
+            tracked.reading = Some(Reading::new(nonce, Cause::Settle, Some(asked.clone())));
+            touched.push(asked);
+            let key = keys.next().expect("was just peeked");
+            if tracked.touched.is_empty() {
+                self.touched.remove(&key);
+            }
+            members.push(key);
+        }
+        if !members.is_empty() {
+            self.start(shard, nonce, members, Effect::Settle { shard, touched, nonce });
+        }
+    }
+}
