@@ -85,6 +85,10 @@ impl Store for Redis {
             let answer = tokio::time::timeout(TIMEOUT, self.0.get::<Option<Bytes>, _>(key)).await;
             match answer {
                 Ok(Ok(value)) => Ok(value),
+                Ok(Err(error)) if error.details().starts_with("WRONGTYPE") => {
+                    warn!("Key of a session does not hold a string; taken as missing.");
+                    Ok(None)
+                }
                 Ok(Err(error)) => {
                     warn!(%error, "Session store did not answer.");
                     Err(Away)

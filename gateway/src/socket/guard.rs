@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -287,6 +288,11 @@ impl Guard {
         } else if !is_post {
             let bytes = response.body().size_hint().lower();
             transport.polled.fetch_add(bytes, Ordering::Relaxed);
+            if transport.has_websocket() {
+                // The engine answers every poll of an upgrading client at once, and the client
+                // asks again at once: hundreds of times a second until the upgrade is over.
+                tokio::time::sleep(UPGRADE_PAUSE).await;
+            }
         }
         response
     }
@@ -298,6 +304,9 @@ impl Guard {
         }
     }
 }
+
+/// How long a poll is held back while its client upgrades; the original servers take twice that.
+const UPGRADE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How large an engine's open packet may be.
 const OPEN_PACKET_BYTES: usize = 4_096;
@@ -433,6 +442,12 @@ impl Transport {
         if let Some(switch) = &self.carrier().websocket {
             switch.cut();
         }
+    }
+
+    /// Tells whether a websocket carries the client, or is about to.
+    #[must_use]
+    pub fn has_websocket(&self) -> bool {
+        self.carrier().websocket.is_some()
     }
 
     /// Returns how many bytes went out to the client, if they are counted.

@@ -73,6 +73,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// socket.io 3.x and 4.x's own default, which suits the older ones too.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a change from polling to a websocket may take: socket.io's own default.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a client has to close its transport after a DISCONNECT packet of either side.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -87,6 +90,7 @@ pub fn engine(settings: &Settings, accept: Accept) -> Engine {
         .req_path("/socket.io")
         .ping_interval(settings.ping_interval.unwrap_or(PING_INTERVAL))
         .ping_timeout(settings.ping_timeout.unwrap_or(PING_TIMEOUT))
+        .upgrade_timeout(UPGRADE_TIMEOUT)
         .connect_timeout(settings.connect_timeout)
         .max_buffer_size(BUFFERED_PACKETS)
         .max_payload((MESSAGES_PER_POST * settings.max_message_bytes + PACKET_OVERHEAD) as u64)
@@ -315,8 +319,24 @@ impl Drain {
                 return;
             }
         }
+        self.let_upgrade_end().await;
         self.transport.close();
         self.end_polling().await;
+    }
+
+    /// Waits while the client changes from polling to a websocket.
+    ///
+    /// Once its probe was answered it polls no more, and when the websocket breaks before the
+    /// change is made it hears nothing until its heartbeat fails, 45 seconds later.
+    async fn let_upgrade_end(&self) {
+        let began = Instant::now();
+        while self.transport.has_websocket()
+            && self.client.transport_type() == TransportType::Polling
+            && self.client.connected()
+            && began.elapsed() < UPGRADE_TIMEOUT
+        {
+            sleep(RETRY.1).await;
+        }
     }
 
     /// Carries one thing.

@@ -94,6 +94,40 @@ async fn a_closed_client_comes_back_and_is_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_client_closed_in_the_middle_of_its_upgrade_comes_back() {
+    let mut stage = Stage::start().await;
+    for delay in [0, 10, 40] {
+        for version in VERSIONS {
+            let mut client = stage.client(version, &TRANSPORTS).await;
+            let first = stage.guest().await;
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            first.outbox.close(CloseReason::Asked);
+            eventually("the end of inbound", || first.has_left.load(Ordering::SeqCst)).await;
+            let second = stage.guest().await;
+            assert_eq!(client.call("echo", json!(2)).await, 2, "{version} {delay}");
+            assert!(!second.has_left.load(Ordering::SeqCst));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transport_without_its_client_is_closed_unless_it_joins_again() {
+    let mut stage = Stage::start().await;
+    let mut leaves = joined(&stage).await;
+    let guest = stage.guest().await;
+    leaves.send(Message::text("41")).await.unwrap();
+    eventually("the end of inbound", || guest.has_left.load(Ordering::SeqCst)).await;
+    let mut rejoins = joined(&stage).await;
+    stage.guest().await;
+    rejoins.send(Message::text("41")).await.unwrap();
+    rejoins.send(Message::text("40")).await.unwrap();
+    stage.guest().await;
+    assert_eq!(read_until(&mut leaves, "nothing").await, None);
+    rejoins.send(Message::text(r#"421["echo",5]"#)).await.unwrap();
+    assert_eq!(read_until(&mut rejoins, "43").await.as_deref(), Some("431[5]"));
+}
+
+#[tokio::test]
 async fn a_client_closed_for_good_stays_away() {
     let stage = Stage::start().await;
     let mut clients = Vec::new();
