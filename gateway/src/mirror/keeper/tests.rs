@@ -13,6 +13,7 @@ use self::bench::{Bench, MARKS, content, settled};
 use super::{Answer, Effect, reading};
 
 mod bench;
+mod thrift;
 
 #[test]
 fn what_is_heard_behind_a_mark_is_applied_on_top_of_the_answer() {
@@ -174,24 +175,6 @@ fn short_notices_are_bounded_too() {
 }
 
 #[test]
-fn doubts_are_read_once_a_second() {
-    let mut bench = Bench::up();
-    bench.fill("f", content(Kind::Sorted, "1=a"));
-    let mut times = Vec::new();
-    for round in 0..50_u64 {
-        bench.notice("feed.position:f", "9\0:1");
-        for (passed, effect) in bench.pass(100, false) {
-            let Effect::Read { nonce, .. } = effect else { panic!("{effect:?}") };
-            times.push(round * 100 + passed);
-            bench.mark(nonce);
-            bench.answer(nonce, Answer::Full(content(Kind::Sorted, "1=a")));
-        }
-    }
-    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 1_000), "{times:?}");
-    assert!((4..=5).contains(&times.len()), "{times:?}");
-}
-
-#[test]
 fn standing_channels_are_marks_control_existence_and_finishes() {
     let bench = Bench::up();
     let expected = [MARKS, "gateway.control", "newfeed", "delfeed", "conffeed", "job.finish:ship"];
@@ -246,54 +229,6 @@ fn a_refused_channel_leaves_its_feed_readable() {
     bench.mark(nonce);
     bench.answer(nonce, Answer::Full(content(Kind::Plain, "1=a")));
     assert_eq!(bench.held("f"), "1=a");
-}
-
-#[test]
-fn a_shard_is_asked_so_much_at_once_and_no_more() {
-    let mut bench = Bench::up();
-    let count = reading::READS_AT_ONCE * 3;
-    for feed in 0..count {
-        bench.want(&format!("f{feed}"));
-    }
-    let mut open: Vec<(String, u64)> = bench.reads();
-    let mut filled = 0;
-    while let Some((_, nonce)) = open.pop() {
-        assert!(open.len() < reading::READS_AT_ONCE);
-        bench.mark(nonce);
-        bench.answer(nonce, Answer::Full(content(Kind::Plain, "1=a")));
-        filled += bench.outs().len();
-        open.extend(bench.reads());
-    }
-    assert_eq!(filled, count);
-
-    // Settling has a few places of its own, and no more.
-    for feed in 0..count {
-        bench.notice(&format!("feed.edit:f{feed}"), "1\0b");
-        bench.notice(&format!("feed.position:f{feed}"), "1\0begin:");
-    }
-    let asked = bench.pass(10_000, false);
-    assert!(asked.len() <= reading::READS_AT_ONCE, "{}", asked.len());
-}
-
-#[test]
-fn many_ids_of_one_feed_are_asked_in_parts() {
-    let mut bench = Bench::up();
-    let feed: Arc<str> = "teams".into();
-    for id in 0..reading::SETTLE_IDS + 5 {
-        bench.keeper.want_item(&feed, &id.to_string(), 0, bench.now);
-    }
-    let mut known = 0;
-    for expected in [reading::SETTLE_IDS, 5] {
-        let asked = bench.asked();
-        let [Effect::Settle { touched, nonce, .. }] = &asked[..] else { panic!("{asked:?}") };
-        assert_eq!(touched[0].ids.len(), expected);
-        bench.mark(*nonce);
-        bench.answer(*nonce, settled(&vec![Some("{}"); expected]));
-        known += bench.outs().len();
-    }
-    assert_eq!(known, reading::SETTLE_IDS + 5);
-    bench.keeper.want_item(&feed, "new", 0, bench.now);
-    assert_eq!(bench.read().0, "teams:new", "what is known is not asked again");
 }
 
 #[test]
