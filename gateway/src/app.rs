@@ -17,6 +17,7 @@ use crate::{
     control::{self, Control, Inbox},
     demo,
     drain::Drain,
+    limits::{Admission, Bounds},
     live::{self, Listener, Live},
     mirror::keeper,
     outbox::CloseReason,
@@ -50,7 +51,7 @@ pub enum BuildError {
 }
 
 /// Events of one client that may wait for its session.
-const INBOUND: usize = 256;
+const INBOUND: usize = 1_024;
 
 /// Hands what the live state hears to those who want it.
 struct Ears {
@@ -207,6 +208,13 @@ fn socket_settings(config: &Config) -> socket::Settings {
     use crate::{config::Client, socket::bundle::Generation};
     let (server, limits) = (&config.server, &config.limits);
     socket::Settings {
+        admission: Admission::new(Bounds {
+            connections: limits.max_connections,
+            per_user: limits.max_connections_per_user,
+            per_ip: limits.max_connections_per_ip,
+            handshakes_per_second: limits.handshakes_per_second,
+            trusted_proxies: server.trusted_proxies.clone(),
+        }),
         origins: auth::origin::Origins::new(server.origins.iter().cloned(), server.require_origin),
         stall: limits.stall,
         connect_timeout: limits.connect_timeout,

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod drain;
 pub mod hub;
 pub mod identity;
+pub mod limits;
 pub mod live;
 pub mod metrics;
 pub mod mirror;

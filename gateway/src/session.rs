@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use crate::{
     auth::{AuthError, Authenticator},
     hub::ClientId,
     identity::{Identity, SessionId},
+    limits::Rate,
     live::{Live, Stopped},
     metrics,
     outbox::{CloseReason, Outbox},
@@ -248,33 +249,5 @@ fn answer(outbox: &Outbox, call: Option<u64>, answered: Result<Value, CallError>
     if let Some(call) = call {
         // A client that has left wants no answer.
         let _ = outbox.ack(call, protocol::ack(&answer));
-    }
-}
-
-/// How many messages a client may send: a bucket of one second's worth.
-#[derive(Debug)]
-struct Rate {
-    per_second: Option<f64>,
-    left: f64,
-    filled: Instant,
-}
-
-impl Rate {
-    fn new(per_second: Option<u32>) -> Self {
-        let per_second = per_second.map(f64::from);
-        Self { per_second, left: per_second.unwrap_or_default(), filled: Instant::now() }
-    }
-
-    fn take(&mut self) -> bool {
-        let Some(per_second) = self.per_second else { return true };
-        let now = Instant::now();
-        let earned = now.duration_since(self.filled).as_secs_f64() * per_second;
-        self.left = (self.left + earned).min(per_second);
-        self.filled = now;
-        let may = self.left >= 1.0;
-        if may {
-            self.left -= 1.0;
-        }
-        may
     }
 }

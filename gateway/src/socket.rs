@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::{
     auth::{Authenticator, origin::Origins},
     identity::Session,
+    limits::Admission,
     outbox::Outbox,
 };
 
@@ -80,6 +81,8 @@ pub type Accept = Arc<dyn Fn(Connection) + Send + Sync>;
 pub struct Settings {
     /// Which pages may connect.
     pub origins: Origins,
+    /// How many clients may connect.
+    pub admission: Admission,
     /// How long nothing may be written to a client for which something waits.
     pub stall: Duration,
     /// How long a client may take from its handshake to joining the namespace `/`.

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use super::{Limits, read::Section};
 
-/// What a gateway of a few cores and gigabytes was built to hold.
-const MAX_CONNECTIONS: u32 = 100_000;
-/// More tabs and devices than anybody has.
-const MAX_CONNECTIONS_PER_USER: u32 = 100;
+/// None: what a gateway holds depends on its machine.
+const MAX_CONNECTIONS: u32 = 0;
+/// None: a screen on a wall and a load test are one user with many connections.
+const MAX_CONNECTIONS_PER_USER: u32 = 0;
 /// None: an office or a mobile carrier shows one address for thousands of people.
 const MAX_CONNECTIONS_PER_IP: u32 = 0;
-/// Every handshake is a look-up of a session and an initial state.
-const HANDSHAKES_PER_SECOND: u32 = 1_000;
-/// A person clicks a few times in a second; a script that keeps to this does no harm.
-const MESSAGES_PER_SECOND: u32 = 100;
+/// None: how many a machine takes in without falling behind is to be measured there.
+const HANDSHAKES_PER_SECOND: u32 = 0;
+/// None: open calls are bounded in any case, and a page that starts may ask much at once.
+const MESSAGES_PER_SECOND: u32 = 0;
 /// A page shows a few feeds beside its tree.
 const MAX_SUBSCRIPTIONS: u32 = 100;
 /// Some thousand events: a client that is further behind is served better by resuming.

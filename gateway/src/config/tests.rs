@@ -317,7 +317,9 @@ fn shards_are_judged_one_by_one_and_together() {
     );
     check(
         "[shards]\ntopology = 'gone.toml'\n",
-        &["shards.topology: is /nowhere/gone.toml, which cannot be read: No such file or directory (os error 2) (line 2)"],
+        &[
+            "shards.topology: is /nowhere/gone.toml, which cannot be read: No such file or directory (os error 2) (line 2)",
+        ],
     );
     check(
         "[shards]\ntopology = 'gone.toml'\nnodes = []\n",

@@ -35,6 +35,7 @@ use crate::{
         origin::{Origins, Verdict},
     },
     identity::Session,
+    limits::{Admission, Place, Refused},
     metrics::{self, Connected, Handshake},
     socket::{
         Protocol, Settings,
@@ -50,6 +51,7 @@ pub type Engine = BoxCloneSyncService<Request, Response, Infallible>;
 #[derive(Debug)]
 pub struct Guard {
     origins: Origins,
+    admission: Admission,
     authenticator: Arc<Authenticator>,
     engine: Engine,
     refusals: Refusals,
@@ -138,6 +140,7 @@ impl Guard {
     pub fn new(settings: &Settings, authenticator: Arc<Authenticator>, engine: Engine) -> Self {
         Self {
             origins: settings.origins.clone(),
+            admission: settings.admission.clone(),
             authenticator,
             engine,
             refusals: Refusals::default(),
@@ -200,6 +203,12 @@ impl Guard {
             (Kind::Websocket, ..) => return mistake(StatusCode::BAD_REQUEST, (3, "Bad request")),
         };
         let protocol = query.protocol;
+        let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.clone());
+        let ip = peer.as_ref().map(|peer| self.admission.client(peer.addr.ip(), request.headers()));
+        let mut place = match self.admission.enter(ip) {
+            Ok(place) => place,
+            Err(refused) => return crowded(protocol, refused),
+        };
         let session = match self.authenticator.authenticate(request.headers(), raw).await {
             Ok(session) => session,
             Err(AuthError::Unauthorized(reason)) => {
@@ -216,10 +225,12 @@ impl Guard {
                 return busy();
             }
         };
+        if let Err(refused) = self.admission.belongs(&mut place, &session.identity.user) {
+            return crowded(protocol, refused);
+        }
         // The engine keeps the first request for as long as the client stays, and each header
         // of it is a slice of the whole read buffer: it gets a request with the little it reads.
-        let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.clone());
-        let transport = Arc::new(Transport::new(self.transports.clone()));
+        let transport = Arc::new(Transport::new(self.transports.clone(), place));
         let is_websocket = upgrade.is_some();
         let mut slim = Request::new(Body::empty());
         *slim.uri_mut() = query.uri().parse().expect("it is made of plain words");
@@ -345,6 +356,13 @@ pub(crate) fn busy() -> Response {
     response
 }
 
+/// Tells a client to come again later, because too many are here.
+fn crowded(protocol: Protocol, refused: Refused) -> Response {
+    metrics::handshake(protocol, Handshake::Refused);
+    debug!(%refused, "Client is told to come again later.");
+    busy()
+}
+
 fn preflight(asked: Option<HeaderValue>) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -371,6 +389,8 @@ pub struct Transport {
     /// How many bytes polls were answered with.
     polled: AtomicU64,
     all: Arc<Transports>,
+    /// Free again when the client is forgotten.
+    _place: Place,
 }
 
 #[derive(Debug, Default)]
@@ -384,7 +404,7 @@ struct Carrier {
 }
 
 impl Transport {
-    fn new(all: Arc<Transports>) -> Self {
+    fn new(all: Arc<Transports>, place: Place) -> Self {
         Self {
             sid: OnceLock::new(),
             closed: CancellationToken::new(),
@@ -392,6 +412,7 @@ impl Transport {
             joined: AtomicU32::new(0),
             polled: AtomicU64::new(0),
             all,
+            _place: place,
         }
     }
 

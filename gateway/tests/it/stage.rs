@@ -16,6 +16,7 @@ use gateway::{
     auth::{self, Authenticator, origin::Origins},
     hub::frame::Frame,
     identity::Session,
+    limits::{Admission, Bounds},
     outbox::{CloseReason, Outbox},
     socket::{self, Connection, Inbound, Protocol, Settings, bundle, stall},
 };
@@ -34,6 +35,7 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The settings of a test's engine: quick where a test must wait.
 pub fn settings() -> Settings {
     Settings {
+        admission: Admission::new(Bounds::default()),
         origins: Origins::new(["https://app.example.com".to_owned()], false),
         stall: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(2),

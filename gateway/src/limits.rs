@@ -1,0 +1,262 @@
+//! How many clients are let in: at all, from one address, of one user, in a second.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use http::HeaderMap;
+
+use crate::{config::Cidr, identity::UserId};
+
+/// The bounds; `None` is none.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// Clients at a time.
+    pub connections: Option<usize>,
+    /// Clients of one user at a time.
+    pub per_user: Option<usize>,
+    /// Clients of one address at a time.
+    pub per_ip: Option<usize>,
+    /// New clients in a second.
+    pub handshakes_per_second: Option<u32>,
+    /// Who may say for whom a request is made.
+    pub trusted_proxies: Vec<Cidr>,
+}
+
+/// Why a client is not let in now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// `limits.max_connections`.
+    #[error("as many clients as may be are connected")]
+    Connections,
+    /// `limits.max_connections_per_user`.
+    #[error("as many clients of this user as may be are connected")]
+    PerUser,
+    /// `limits.max_connections_per_ip`.
+    #[error("as many clients of this address as may be are connected")]
+    PerIp,
+    /// `limits.handshakes_per_second`.
+    #[error("too many clients come in one second")]
+    Rate,
+}
+
+/// Counts who is in.
+#[derive(Debug, Clone)]
+pub struct Admission(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    bounds: Bounds,
+    /// Held for a few map operations: a handshake must not wait for another.
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    connections: usize,
+    by_user: HashMap<UserId, usize>,
+    by_ip: HashMap<IpAddr, usize>,
+    rate: Rate,
+}
+
+/// Lowers the counts when dropped.
+#[derive(Debug)]
+pub struct Place {
+    shared: Arc<Shared>,
+    user: Option<UserId>,
+    ip: Option<IpAddr>,
+}
+
+impl Admission {
+    /// Makes an admission where nobody is in yet.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        let rate = Rate::new(bounds.handshakes_per_second);
+        let counts =
+            Counts { connections: 0, by_user: HashMap::new(), by_ip: HashMap::new(), rate };
+        Self(Arc::new(Shared { bounds, counts: Mutex::new(counts) }))
+    }
+
+    /// Returns for whom a request is made: its peer, or whom proxies that are trusted name.
+    ///
+    /// Proxies append to `X-Forwarded-For`; the last address that is no trusted proxy's counts.
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let is_trusted =
+            |ip: IpAddr| self.0.bounds.trusted_proxies.iter().any(|range| range.contains(ip));
+        if !is_trusted(peer) {
+            return peer;
+        }
+        let named =
+            headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let named: Vec<IpAddr> = named
+            .flat_map(|value| value.split(','))
+            .filter_map(|ip| ip.trim().parse().ok())
+            .collect();
+        named.into_iter().rev().find(|ip| !is_trusted(*ip)).unwrap_or(peer)
+    }
+
+    /// Takes a place for a new client, before any other work is done for it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Refused`] with the first bound that it would pass.
+    pub fn enter(&self, ip: Option<IpAddr>) -> Result<Place, Refused> {
+        let bounds = &self.0.bounds;
+        let mut counts = self.lock();
+        if is_over(counts.connections, bounds.connections) {
+            return Err(Refused::Connections);
+        }
+        // Where no bound asks for it, nothing is kept of an address.
+        let ip = ip.filter(|_| bounds.per_ip.is_some());
+        if ip.is_some_and(|ip| is_over(count(&counts.by_ip, &ip), bounds.per_ip)) {
+            return Err(Refused::PerIp);
+        }
+        if !counts.rate.take() {
+            return Err(Refused::Rate);
+        }
+        counts.connections += 1;
+        if let Some(ip) = ip {
+            *counts.by_ip.entry(ip).or_default() += 1;
+        }
+        Ok(Place { shared: self.0.clone(), user: None, ip })
+    }
+
+    /// Counts whose place it is, once that is known.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Refused::PerUser`].
+    pub fn belongs(&self, place: &mut Place, user: &UserId) -> Result<(), Refused> {
+        let Some(most) = self.0.bounds.per_user else { return Ok(()) };
+        let mut counts = self.lock();
+        let own = counts.by_user.entry(user.clone()).or_default();
+        if *own >= most {
+            return Err(Refused::PerUser);
+        }
+        *own += 1;
+        drop(counts);
+        place.user = Some(user.clone());
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.0.counts.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.shared.counts.lock().expect("no holder of this lock panics");
+        counts.connections -= 1;
+        if let Some(user) = &self.user {
+            lower(&mut counts.by_user, user);
+        }
+        if let Some(ip) = &self.ip {
+            lower(&mut counts.by_ip, ip);
+        }
+    }
+}
+
+fn is_over(count: usize, most: Option<usize>) -> bool {
+    most.is_some_and(|most| count >= most)
+}
+
+fn count<K: Eq + Hash>(counts: &HashMap<K, usize>, key: &K) -> usize {
+    counts.get(key).copied().unwrap_or_default()
+}
+
+fn lower<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// So many in a second: a bucket of one second's worth.
+#[derive(Debug)]
+pub struct Rate {
+    per_second: Option<f64>,
+    left: f64,
+    filled: Instant,
+}
+
+impl Rate {
+    /// Makes a full bucket; without a number it never empties.
+    #[must_use]
+    pub fn new(per_second: Option<u32>) -> Self {
+        let per_second = per_second.map(f64::from);
+        Self { per_second, left: per_second.unwrap_or_default(), filled: Instant::now() }
+    }
+
+    /// Takes one out; `false` if it is empty.
+    pub fn take(&mut self) -> bool {
+        let Some(per_second) = self.per_second else { return true };
+        let now = Instant::now();
+        let earned = now.duration_since(self.filled).as_secs_f64() * per_second;
+        self.left = (self.left + earned).min(per_second);
+        self.filled = now;
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_client_has_left() {
+        let bounds = Bounds { connections: Some(2), per_user: Some(1), ..Bounds::default() };
+        let admission = Admission::new(bounds);
+        let mut first = admission.enter(None).unwrap();
+        admission.belongs(&mut first, &UserId::new("ann")).unwrap();
+        let mut second = admission.enter(None).unwrap();
+        assert_eq!(admission.belongs(&mut second, &UserId::new("ann")), Err(Refused::PerUser));
+        assert_eq!(admission.enter(None).unwrap_err(), Refused::Connections);
+        drop(first);
+        admission.belongs(&mut second, &UserId::new("ann")).unwrap();
+        admission.enter(None).unwrap();
+    }
+
+    #[test]
+    fn an_address_has_its_own_bound() {
+        let admission = Admission::new(Bounds { per_ip: Some(1), ..Bounds::default() });
+        let _first = admission.enter(Some(ip("10.0.0.1"))).unwrap();
+        assert_eq!(admission.enter(Some(ip("10.0.0.1"))).unwrap_err(), Refused::PerIp);
+        admission.enter(Some(ip("10.0.0.2"))).unwrap();
+    }
+
+    #[test]
+    fn handshakes_are_bounded_in_a_second() {
+        let admission =
+            Admission::new(Bounds { handshakes_per_second: Some(3), ..Bounds::default() });
+        let places: Vec<_> = (0..10).map(|_| admission.enter(None)).collect();
+        assert!((3..=4).contains(&places.iter().filter(|place| place.is_ok()).count()));
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_for_whom_it_asks() {
+        let bounds =
+            Bounds { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..Bounds::default() };
+        let admission = Admission::new(bounds);
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", "6.6.6.6, 1.2.3.4, 10.0.0.9".parse().unwrap());
+        assert_eq!(admission.client(ip("10.0.0.1"), &headers), ip("1.2.3.4"));
+        assert_eq!(admission.client(ip("8.8.8.8"), &headers), ip("8.8.8.8"));
+        assert_eq!(admission.client(ip("10.0.0.1"), &HeaderMap::new()), ip("10.0.0.1"));
+    }
+}
