@@ -36,7 +36,7 @@ pub(super) fn read(reading: &Reading<'_>, embedded: bool) -> Config {
     let jobs = jobs::read(root.section("jobs"));
     let edits = edits(root.section("edits"));
     jobs::check_queues(reading, &jobs, &edits, &tree, &subscribe);
-    let emitter = emitter(root.section("emitter"));
+    let emitter = emitter(reading, root.section("emitter"));
     let mirror = mirror(root.section("mirror"));
     let drain = drain(reading, root.section("drain"));
     let limits = limits::read(root.section("limits"));
@@ -234,9 +234,12 @@ fn edits(mut section: Section<'_>) -> Edits {
     }
 }
 
-fn emitter(mut section: Section<'_>) -> Emitter {
+fn emitter(reading: &Reading<'_>, mut section: Section<'_>) -> Emitter {
     let url = section.take("url").and_then(|entry| redis_url(&entry));
     section.finish();
+    if url.is_some() {
+        reading.warn("emitter.url is set, and this version does not hear emitters yet");
+    }
     Emitter { url }
 }
 
