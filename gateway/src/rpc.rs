@@ -40,7 +40,7 @@ pub struct Rpc {
     jobs: BTreeMap<String, config::Job>,
     edits: config::Edits,
     waiting: Waiting,
-    /// For each shard, how often it came up; odd numbers do not matter, changes do.
+    /// For each shard, whether it is heard; calls under way watch it.
     shards: Vec<watch::Sender<Heard>>,
 }
 
