@@ -37,6 +37,7 @@ pub struct App {
     /// How it stops.
     pub drain: Drain,
     live: Live,
+    admission: Admission,
 }
 
 /// Why a gateway cannot be built from a configuration that is right in itself.
@@ -146,7 +147,9 @@ impl App {
         let accept: socket::Accept = Arc::new(move |connection| {
             tracker.spawn(session::run(connection, parts.clone()));
         });
-        let mut public = socket::router(&socket_settings(&config), auth, accept);
+        let settings = socket_settings(&config);
+        let admission = settings.admission.clone();
+        let mut public = socket::router(&settings, auth, accept);
         if config.embedded {
             public = public.merge(demo::router());
         }
@@ -160,12 +163,13 @@ impl App {
             max_item_bytes: config.limits.max_item_bytes.min(config.limits.outbox_bytes / 2),
             topology: Arc::new(shown),
         });
-        Ok(Self { public, admin, drain, live })
+        Ok(Self { public, admin, drain, live, admission })
     }
 
     /// Closes every client and waits for what is under way; returns whether all ended in time.
     pub async fn stop(&self, deadline: Duration) -> bool {
         self.drain.begin();
+        self.admission.close();
         self.drain.stop.cancel();
         if self.live.close_all(CloseReason::Draining).await.is_err() {
             warn!("The live state had stopped before its clients.");

@@ -39,6 +39,9 @@ pub enum Refused {
     /// `limits.max_connections_per_ip`.
     #[error("as many clients of this address as may be are connected")]
     PerIp,
+    /// The gateway stops.
+    #[error("the gateway is stopping")]
+    Stopping,
     /// `limits.handshakes_per_second`.
     #[error("too many clients come in one second")]
     Rate,
@@ -57,6 +60,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Counts {
+    is_closed: bool,
     connections: usize,
     by_user: HashMap<UserId, usize>,
     by_ip: HashMap<IpAddr, usize>,
@@ -76,8 +80,13 @@ impl Admission {
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         let rate = Rate::new(bounds.handshakes_per_second);
-        let counts =
-            Counts { connections: 0, by_user: HashMap::new(), by_ip: HashMap::new(), rate };
+        let counts = Counts {
+            is_closed: false,
+            connections: 0,
+            by_user: HashMap::new(),
+            by_ip: HashMap::new(),
+            rate,
+        };
         Self(Arc::new(Shared { bounds, counts: Mutex::new(counts) }))
     }
 
@@ -108,6 +117,9 @@ impl Admission {
     pub fn enter(&self, ip: Option<IpAddr>) -> Result<Place, Refused> {
         let bounds = &self.0.bounds;
         let mut counts = self.lock();
+        if counts.is_closed {
+            return Err(Refused::Stopping);
+        }
         if is_over(counts.connections, bounds.connections) {
             return Err(Refused::Connections);
         }
@@ -124,6 +136,11 @@ impl Admission {
             *counts.by_ip.entry(ip).or_default() += 1;
         }
         Ok(Place { shared: self.0.clone(), user: None, ip })
+    }
+
+    /// Lets nobody in any more; whoever is in stays.
+    pub fn close(&self) {
+        self.lock().is_closed = true;
     }
 
     /// Counts whose place it is, once that is known.
