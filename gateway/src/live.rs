@@ -606,7 +606,8 @@ impl State {
                 self.open.insert(owner);
             }
             for (_, json) in resets {
-                let delivered = self.hub.send(&[room.clone()], &Frame::snapshot("reset", json));
+                let delivered =
+                    self.hub.send(std::slice::from_ref(&room), &Frame::snapshot("reset", json));
                 metrics::events_delivered("reset", delivered);
             }
         }

@@ -55,8 +55,11 @@ struct Heard {
 #[derive(Debug, Default)]
 struct Waiting {
     /// Held for a map operation: the live state hands results over and must not wait.
-    calls: Mutex<HashMap<(String, String), Vec<oneshot::Sender<Bytes>>>>,
+    calls: Mutex<HashMap<QueuedJob, Vec<oneshot::Sender<Bytes>>>>,
 }
+
+/// A queue and the id of a job in it.
+type QueuedJob = (String, String);
 
 /// A job as it is put.
 struct Call<'a> {
@@ -287,7 +290,7 @@ const MAX_EDITS: u64 = 10_000;
 /// A call that waits; forgets itself when dropped.
 struct Waiter<'a> {
     waiting: &'a Waiting,
-    key: (String, String),
+    key: QueuedJob,
     result: oneshot::Receiver<Bytes>,
 }
 

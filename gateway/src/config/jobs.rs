@@ -11,7 +11,10 @@ use super::{
     layers::join,
     read::{Entry, Reading, Section},
 };
-use crate::tree::{Allow, Tree};
+use crate::{
+    protocol,
+    tree::{Allow, Tree},
+};
 
 /// As long as a person waits for a button.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,23 +24,6 @@ const MAX_QUEUED: u32 = 10_000;
 const PARTITIONS: NonZeroU32 = NonZeroU32::MIN;
 /// Each partition is a queue to be listened to by every gateway.
 const MAX_PARTITIONS: u32 = 1_024;
-
-/// The events that mean something of their own.
-const OUR_EVENTS: [&str; 13] = [
-    "initial",
-    "publish",
-    "change",
-    "retract",
-    "position",
-    "reset",
-    "subscribe",
-    "unsubscribe",
-    "resume",
-    "add",
-    "set",
-    "delete",
-    "move",
-];
 
 /// The events that some generation of the client or the server keeps for itself.
 const THEIR_EVENTS: [&str; 20] = [
@@ -76,7 +62,7 @@ fn check_name(name: &str, entry: &Entry<'_>) {
     if !is_fine {
         entry.mistake("is no name of an event: 1 to 64 bytes without control characters");
     }
-    if OUR_EVENTS.contains(&name) {
+    if protocol::RESERVED.contains(&name) {
         entry.mistake(format!("cannot be a job; `{name}` is an event of the gateway's own"));
     }
     if THEIR_EVENTS.contains(&name) {
