@@ -160,7 +160,7 @@ impl App {
             drain: drain.clone(),
             metrics,
             token: config.admin.token.clone(),
-            max_item_bytes: config.limits.max_item_bytes.min(config.limits.outbox_bytes / 2),
+            max_item_bytes: max_item_bytes(&config),
             topology: Arc::new(shown),
         });
         Ok(Self { public, admin, drain, live, admission })
@@ -186,7 +186,12 @@ const CLOSING: Duration = Duration::from_millis(200);
 
 /// Runs the built-in worker alone, as `gateway worker` does, until `drain` stops it.
 pub fn start_workers(config: &Config, feeds: &Arc<Feeds>, tree: &Arc<Tree>, drain: &Drain) {
-    worker::start(feeds, tree, &config.edits, &drain.tracker, &drain.stop);
+    worker::start(feeds, tree, &config.edits, max_item_bytes(config), &drain.tracker, &drain.stop);
+}
+
+/// An event of any item must find room in a client's mailbox.
+fn max_item_bytes(config: &Config) -> usize {
+    config.limits.max_item_bytes.min(config.limits.outbox_bytes / 2)
 }
 
 fn authenticator(config: &Config) -> Result<Authenticator, auth::store::BadUrl> {

@@ -58,9 +58,18 @@ pub fn install() -> PrometheusHandle {
             .install_recorder()
             .expect("nothing else counts in this process");
         describe();
+        zero();
         handle
     };
     HANDLE.get_or_init(install).clone()
+}
+
+/// Shows what has no labels from the start, so that nobody takes "never" for "not there".
+fn zero() {
+    draining(false);
+    mirrors(0, 0);
+    mirror_read(0);
+    counter!(OUTBOX_DROPPED_CLIENTS).increment(0);
 }
 
 /// Tells the exporter what each metric means.

@@ -6,7 +6,11 @@ use shard_router::{router::Router, worker::Worker};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use crate::{config::Edits, rpc::edit, tree::Tree};
+use crate::{
+    config::Edits,
+    rpc::edit::{self, Bounds},
+    tree::Tree,
+};
 
 /// Starts a worker for each queue of edits; they end when `stop` is cancelled.
 ///
@@ -15,16 +19,17 @@ pub fn start(
     router: &Arc<Router>,
     tree: &Arc<Tree>,
     edits: &Edits,
+    max_item_bytes: usize,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
     for queue in edits.queues() {
-        let (tree, timeout) = (tree.clone(), edits.timeout);
+        let (tree, bounds) = (tree.clone(), Bounds { timeout: edits.timeout, max_item_bytes });
         let handler = {
             let router = router.clone();
             move |job: shard_router::feed::Job| -> futures_util::future::BoxFuture<'static, Vec<u8>> {
                 let (router, tree) = (router.clone(), tree.clone());
-                Box::pin(async move { edit::carry_out(&router, &tree, timeout, &job).await })
+                Box::pin(async move { edit::carry_out(&router, &tree, bounds, &job).await })
             }
         };
         let worker = Worker::new(router.clone(), queue.clone(), handler);

@@ -29,6 +29,14 @@ impl Edit {
         }
     }
 
+    /// Returns the item that it is about; none for an add.
+    fn id(&self) -> &str {
+        match &self.verb {
+            EditVerb::Add { .. } => "",
+            EditVerb::Set { id, .. } | EditVerb::Delete { id } | EditVerb::Move { id, .. } => id,
+        }
+    }
+
     /// Returns the job that the built-in worker is put.
     #[must_use]
     pub fn to_job(&self, caller: &Identity) -> Value {
@@ -136,11 +144,18 @@ struct EditJob {
 /// How often an item that others change at the same moment is tried to be set.
 const TRIES: usize = 20;
 
+/// What the built-in worker does not do.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// An edit older than this is not applied any more: its client was told 504.
+    pub timeout: Duration,
+    /// How large an item may become.
+    pub max_item_bytes: usize,
+}
+
 /// Carries an edit's job out and returns its result.
-///
-/// An edit older than `timeout` is not applied any more: its client was told 504.
-pub async fn carry_out(router: &Router, tree: &Tree, timeout: Duration, job: &Job) -> Vec<u8> {
-    let answer = match try_to(router, tree, timeout, job).await {
+pub async fn carry_out(router: &Router, tree: &Tree, bounds: Bounds, job: &Job) -> Vec<u8> {
+    let answer = match try_to(router, tree, bounds, job).await {
         Ok(answer) => answer,
         Err(error) => error.to_json(),
     };
@@ -150,10 +165,10 @@ pub async fn carry_out(router: &Router, tree: &Tree, timeout: Duration, job: &Jo
 async fn try_to(
     router: &Router,
     tree: &Tree,
-    timeout: Duration,
+    bounds: Bounds,
     job: &Job,
 ) -> Result<Value, CallError> {
-    if job.age.is_some_and(|age| age >= timeout) {
+    if job.age.is_some_and(|age| age >= bounds.timeout) {
         return Err(CallError::Timeout { job: job.id.clone(), state: "claimed" });
     }
     let asked: EditJob = serde_json::from_slice(&job.item)
@@ -173,16 +188,20 @@ async fn try_to(
     let note = Note { job: job.id.clone(), result: Bytes::from_static(br#"{"code":200}"#) };
     let position = edit.position()?;
     let feed = edit.feed.as_str();
+    let refused = |error| refused(feed, edit.id(), error);
     let edited = match &edit.verb {
         EditVerb::Add { item, .. } => {
             let item = Value::Object(item.clone()).to_string();
-            router.edit_add(feed, item, position.as_ref(), new, &note).await
+            check_size(&item, bounds.max_item_bytes)?;
+            router.edit_add(feed, item, position.as_ref(), new, &note).await.map_err(refused)?
         }
-        EditVerb::Set { id, change } => set(router, feed, id, change, &note).await,
-        EditVerb::Delete { id } => router.edit_delete(feed, id, &note).await,
+        EditVerb::Set { id, change } => {
+            set(router, feed, id, change, &note, bounds.max_item_bytes).await?
+        }
+        EditVerb::Delete { id } => router.edit_delete(feed, id, &note).await.map_err(refused)?,
         EditVerb::Move { id, .. } => {
             let position = position.expect("a move without a place was refused above");
-            router.edit_move(feed, id, &position, &note).await
+            router.edit_move(feed, id, &position, &note).await.map_err(refused)?
         }
     };
     answer(&edit, edited)
@@ -203,7 +222,10 @@ pub async fn merge_into(
     let note = Note { job: job.to_owned(), result: Bytes::from_static(br#"{"code":200}"#) };
     let verb = EditVerb::Set { id: id.to_owned(), change: change.clone() };
     let edit = Edit { feed: feed.to_owned(), verb };
-    answer(&edit, set(router, feed, id, change, &note).await).map(drop)
+    set(router, feed, id, change, &note, usize::MAX)
+        .await
+        .and_then(|edited| answer(&edit, edited))
+        .map(drop)
 }
 
 /// Merges a change into an item until nobody else has changed it meanwhile.
@@ -213,19 +235,31 @@ async fn set(
     id: &str,
     change: &Object,
     note: &Note,
-) -> Result<Edited, FeedError> {
-    let mut current = router.item(feed, id).await?;
+    max_item_bytes: usize,
+) -> Result<Edited, CallError> {
+    let refused = |error| refused(feed, id, error);
+    let mut current = router.item(feed, id).await.map_err(refused)?;
     for _ in 0..TRIES {
         let Some(item) = current else { return Ok(Edited::Unknown) };
         let Some(merged) = merge(&item, change) else {
             return Ok(Edited::Changed(item));
         };
-        match router.cas_item(feed, id, &item, merged.as_bytes(), note).await? {
+        check_size(&merged, max_item_bytes)?;
+        let written = router.cas_item(feed, id, &item, merged.as_bytes(), note).await;
+        match written.map_err(refused)? {
             Edited::Changed(other) => current = Some(other),
             edited => return Ok(edited),
         }
     }
     Ok(current.map_or(Edited::Unknown, Edited::Changed))
+}
+
+fn check_size(item: &str, most: usize) -> Result<(), CallError> {
+    let bytes = item.len();
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(CallError::TooLarge(format!("the item would have {bytes} bytes and may have {most}")))
 }
 
 /// Sets attributes in an item's text; the others keep their text. `None` if it is no object.
@@ -275,43 +309,50 @@ impl Serialize for RawObject {
     }
 }
 
-fn answer(edit: &Edit, edited: Result<Edited, FeedError>) -> Result<Value, CallError> {
-    let id = match &edit.verb {
-        EditVerb::Add { .. } => "",
-        EditVerb::Set { id, .. } | EditVerb::Delete { id } | EditVerb::Move { id, .. } => id,
-    };
+fn answer(edit: &Edit, edited: Edited) -> Result<Value, CallError> {
+    let is_add = matches!(edit.verb, EditVerb::Add { .. });
     match edited {
-        Ok(Edited::Done { id }) => match edit.verb {
-            EditVerb::Add { .. } => Ok(json!({ "code": 200, "id": id })),
-            _ => Ok(json!({ "code": 200 })),
-        },
-        Ok(Edited::AlreadyDone(noted)) => match edit.verb {
-            EditVerb::Add { .. } => {
-                Ok(json!({ "code": 200, "id": String::from_utf8_lossy(&noted) }))
-            }
-            _ => Ok(json!({ "code": 200 })),
-        },
-        Ok(Edited::Changed(_)) => Err(CallError::Conflict(format!(
-            "item `{id}` is no object, or is changed by others all the time"
-        ))),
-        Ok(Edited::Unknown) | Err(FeedError::UnknownItem { .. }) => {
-            Err(CallError::Unknown(format!("there is no item `{id}`")))
+        Edited::Done { id } if is_add => Ok(json!({ "code": 200, "id": id })),
+        Edited::AlreadyDone(id) if is_add => {
+            Ok(json!({ "code": 200, "id": String::from_utf8_lossy(&id) }))
         }
-        Ok(Edited::UnknownNeighbour) | Err(FeedError::UnknownNeighbour { .. }) => {
-            Err(CallError::Conflict("the position names an item that is not there".to_owned()))
+        Edited::Done { .. } | Edited::AlreadyDone(_) => Ok(json!({ "code": 200 })),
+        Edited::Changed(_) => {
+            let id = edit.id();
+            let why = format!("item `{id}` is no object, or is changed by others all the time");
+            Err(CallError::Conflict(why))
         }
-        Err(FeedError::SameItem(_)) => {
-            Err(CallError::Conflict("an item cannot be put next to itself".to_owned()))
-        }
-        Ok(Edited::WrongKind(found)) => {
+        Edited::Unknown => Err(unknown(edit.id())),
+        Edited::UnknownNeighbour => Err(unknown_neighbour()),
+        Edited::WrongKind(found) => {
             Err(CallError::Conflict(format!("a {found} cannot be edited like this")))
         }
-        Err(error @ (FeedError::BadId { .. } | FeedError::BadName(_))) => {
-            Err(CallError::bad(error.to_string()))
+    }
+}
+
+fn unknown(id: &str) -> CallError {
+    CallError::Unknown(format!("there is no item `{id}`"))
+}
+
+fn unknown_neighbour() -> CallError {
+    CallError::Conflict("the position names an item that is not there".to_owned())
+}
+
+/// Tells a client why its edit was not carried out, and the operator what a client is not told.
+fn refused(feed: &str, id: &str, error: FeedError) -> CallError {
+    match error {
+        FeedError::UnknownItem { .. } => unknown(id),
+        FeedError::UnknownNeighbour { .. } => unknown_neighbour(),
+        FeedError::SameItem(_) => {
+            CallError::Conflict("an item cannot be put next to itself".to_owned())
         }
-        Err(error) => {
-            warn!(feed = edit.feed, %error, cause = ?error, "An edit could not be carried out.");
-            Err(CallError::Unavailable("the feed's shard cannot carry it out now".to_owned()))
+        FeedError::BadId { .. } | FeedError::BadName(_) => CallError::bad(error.to_string()),
+        FeedError::WrongKind { .. } | FeedError::BadFeed(_) => {
+            CallError::Conflict(error.to_string())
+        }
+        FeedError::Shard(_) => {
+            warn!(feed, %error, cause = ?error, "An edit could not be carried out.");
+            CallError::Unavailable("the feed's shard cannot carry it out now".to_owned())
         }
     }
 }
