@@ -83,11 +83,58 @@ impl App {
         topology: Topology,
         metrics: PrometheusHandle,
     ) -> Result<Self, BuildError> {
-        let drain = Drain::default();
-        let shown = shown(&topology);
-        let shards = topology.shards.iter().map(|shard| shard.name.clone()).collect();
-        let feeds = Arc::new(Feeds::open(topology));
         let auth = Arc::new(authenticator(&config)?);
+        let feeds = Arc::new(Feeds::open(topology.clone()));
+        let core = Core::start(&config, &topology, feeds.clone(), auth.clone(), metrics);
+        let drain = &core.drain;
+        if config.embedded {
+            demo::seed(&feeds).await?;
+            start_workers(&config, &feeds, &Arc::new(config.tree.clone()), drain);
+            let queues = config.jobs.values().flat_map(crate::config::Job::queues).collect();
+            demo::start_worker(&feeds, queues, &drain.tracker, &drain.stop);
+        }
+        let mut public = socket::router(&socket_settings(&config), auth, core.accept);
+        if config.embedded {
+            public = public.merge(demo::router());
+        }
+        Ok(Self { public, admin: core.admin, drain: core.drain, live: core.live })
+    }
+
+    /// Closes every client and waits for what is under way; returns whether all ended in time.
+    pub async fn stop(&self, deadline: Duration) -> bool {
+        self.drain.begin();
+        self.drain.stop.cancel();
+        if self.live.close_all(CloseReason::Draining).await.is_err() {
+            warn!("The live state had stopped before its clients.");
+        }
+        tokio::time::sleep(CLOSING).await;
+        self.drain.finish(deadline).await
+    }
+}
+
+/// Everything of a gateway but its engine: what stands behind a [`socket::Connection`].
+pub struct Core {
+    /// Takes over a connection.
+    pub accept: socket::Accept,
+    /// What operators and backends reach.
+    pub admin: Router,
+    /// Where feeds are heard.
+    pub live: Live,
+    /// How it stops.
+    pub drain: Drain,
+}
+
+impl Core {
+    /// Starts the parts on `feeds`, whose shards are those of `topology`.
+    #[must_use]
+    pub fn start(
+        config: &Config,
+        topology: &Topology,
+        feeds: Arc<Feeds>,
+        auth: Arc<Authenticator>,
+        metrics: PrometheusHandle,
+    ) -> Self {
+        let drain = Drain::default();
         let tree = Arc::new(config.tree.clone());
         let allow = Arc::new(config.subscribe.clone());
         let rpc = Arc::new(Rpc::new(feeds.clone(), config.jobs.clone(), config.edits.clone()));
@@ -110,7 +157,7 @@ impl App {
             },
             tree: tree.clone(),
             allow: allow.clone(),
-            shards,
+            shards: topology.shards.iter().map(|shard| shard.name.clone()).collect(),
         };
         let ears = Ears { rpc: rpc.clone(), control: inbox };
         let live = Live::start(settings, feeds.clone(), ears, &drain.tracker, drain.end.clone());
@@ -124,16 +171,10 @@ impl App {
                 }
             }
         });
-        if config.embedded {
-            demo::seed(&feeds).await?;
-            start_workers(&config, &feeds, &tree, &drain);
-            let queues = config.jobs.values().flat_map(crate::config::Job::queues).collect();
-            demo::start_worker(&feeds, queues, &drain.tracker, &drain.stop);
-        }
         let parts = Arc::new(session::Parts {
             live: live.clone(),
             rpc,
-            auth: auth.clone(),
+            auth,
             allow,
             tree,
             recheck: config.session.recheck,
@@ -145,10 +186,6 @@ impl App {
         let accept: socket::Accept = Arc::new(move |connection| {
             tracker.spawn(session::run(connection, parts.clone()));
         });
-        let mut public = socket::router(&socket_settings(&config), auth, accept);
-        if config.embedded {
-            public = public.merge(demo::router());
-        }
         let admin = admin::router(Admin {
             feeds,
             control,
@@ -157,20 +194,9 @@ impl App {
             metrics,
             token: config.admin.token.clone(),
             max_item_bytes: config.limits.max_item_bytes.min(config.limits.outbox_bytes / 2),
-            topology: Arc::new(shown),
+            topology: Arc::new(shown(topology)),
         });
-        Ok(Self { public, admin, drain, live })
-    }
-
-    /// Closes every client and waits for what is under way; returns whether all ended in time.
-    pub async fn stop(&self, deadline: Duration) -> bool {
-        self.drain.begin();
-        self.drain.stop.cancel();
-        if self.live.close_all(CloseReason::Draining).await.is_err() {
-            warn!("The live state had stopped before its clients.");
-        }
-        tokio::time::sleep(CLOSING).await;
-        self.drain.finish(deadline).await
+        Self { accept, admin, live, drain }
     }
 }
 
