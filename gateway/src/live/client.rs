@@ -335,7 +335,7 @@ impl State {
 
     fn model(&mut self, owner: &Owner) -> Arc<str> {
         let view = self.views.get_mut(owner).expect("a client's views are there");
-        view.told_as_it_is();
+        view.told_as_it_is(self.hub.is_empty(&owner.room()));
         if view.is_open() {
             self.open.insert(owner.clone());
         }
@@ -346,7 +346,7 @@ impl State {
     fn tell_team(&mut self, id: ClientId, team: &TeamId) {
         let owner = Owner::Team(team.clone());
         let view = self.views.get_mut(&owner).expect("a client's views are there");
-        view.told_as_it_is();
+        view.told_as_it_is(self.hub.is_empty(&owner.room()));
         let (item, v) = view.attrs_item(&self.keeper);
         let json = snapshot::item_event_json(&view.attrs, team.as_str(), item, v);
         let mut frames = vec![Frame::event("publish", json)];
