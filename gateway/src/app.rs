@@ -20,7 +20,7 @@ use crate::{
     live::{self, Listener, Live},
     mirror::keeper,
     outbox::CloseReason,
-    rpc::Rpc,
+    rpc::{Rpc, edit},
     session, socket,
     tree::Tree,
     worker,
@@ -193,7 +193,7 @@ impl Core {
             drain: drain.clone(),
             metrics,
             token: config.admin.token.clone(),
-            max_item_bytes: config.limits.max_item_bytes.min(config.limits.outbox_bytes / 2),
+            max_item_bytes: max_item_bytes(config),
             topology: Arc::new(shown(topology)),
         });
         Self { accept, admin, live, drain }
@@ -207,7 +207,16 @@ const CLOSING: Duration = Duration::from_millis(200);
 
 /// Runs the built-in worker alone, as `gateway worker` does, until `drain` stops it.
 pub fn start_workers(config: &Config, feeds: &Arc<Feeds>, tree: &Arc<Tree>, drain: &Drain) {
-    worker::start(feeds, tree, &config.edits, &drain.tracker, &drain.stop);
+    worker::start(feeds, tree, &config.edits, bounds(config), &drain.tracker, &drain.stop);
+}
+
+fn bounds(config: &Config) -> edit::Bounds {
+    edit::Bounds { timeout: config.edits.timeout, max_item_bytes: max_item_bytes(config) }
+}
+
+/// An event of any item must find room in an empty outbox.
+fn max_item_bytes(config: &Config) -> usize {
+    config.limits.max_item_bytes.min(config.limits.outbox_bytes / 2)
 }
 
 fn authenticator(config: &Config) -> Result<Authenticator, auth::store::BadUrl> {

@@ -15,16 +15,17 @@ pub fn start(
     router: &Arc<Router>,
     tree: &Arc<Tree>,
     edits: &Edits,
+    bounds: edit::Bounds,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
     for queue in edits.queues() {
-        let (tree, timeout) = (tree.clone(), edits.timeout);
+        let tree = tree.clone();
         let handler = {
             let router = router.clone();
             move |job: shard_router::feed::Job| -> futures_util::future::BoxFuture<'static, Vec<u8>> {
                 let (router, tree) = (router.clone(), tree.clone());
-                Box::pin(async move { edit::carry_out(&router, &tree, timeout, &job).await })
+                Box::pin(async move { edit::carry_out(&router, &tree, bounds, &job).await })
             }
         };
         let worker = Worker::new(router.clone(), queue.clone(), handler);

@@ -29,6 +29,17 @@ impl Edit {
         }
     }
 
+    /// Returns the item that it is about; one that is added has no id yet.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        match &self.verb {
+            EditVerb::Add { .. } => None,
+            EditVerb::Set { id, .. } | EditVerb::Delete { id } | EditVerb::Move { id, .. } => {
+                Some(id)
+            }
+        }
+    }
+
     /// Returns the job that the built-in worker is put.
     #[must_use]
     pub fn to_job(&self, caller: &Identity) -> Value {
@@ -87,7 +98,11 @@ pub fn may<'tree>(
     let place =
         tree.place(&edit.feed).filter(|place| place.root.is_of(caller)).ok_or_else(unseen)?;
     let rules = &place.collection.rules;
-    let owns = || rules.owner(&place.vars).is_some_and(|owner| owner == caller.user.as_str());
+    // The item itself may be what names the owner; one that is added has no id yet.
+    let item = place.collection.item.as_ref().zip(edit.id());
+    let vars = item.and_then(|(name, id)| place.vars.with(name, id));
+    let owner = rules.owner(vars.as_ref().unwrap_or(&place.vars));
+    let owns = || owner.is_some_and(|owner| owner == caller.user.as_str());
     let allowed = |who: Who| match who {
         Who::Owner => owns(),
         Who::Member => true,
@@ -136,11 +151,18 @@ struct EditJob {
 /// How often an item that others change at the same moment is tried to be set.
 const TRIES: usize = 20;
 
+/// What an edit is carried out within.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// An edit that is older is not applied any more: its client was told 504.
+    pub timeout: Duration,
+    /// How large an item may become, in bytes.
+    pub max_item_bytes: usize,
+}
+
 /// Carries an edit's job out and returns its result.
-///
-/// An edit older than `timeout` is not applied any more: its client was told 504.
-pub async fn carry_out(router: &Router, tree: &Tree, timeout: Duration, job: &Job) -> Vec<u8> {
-    let answer = match try_to(router, tree, timeout, job).await {
+pub async fn carry_out(router: &Router, tree: &Tree, bounds: Bounds, job: &Job) -> Vec<u8> {
+    let answer = match try_to(router, tree, bounds, job).await {
         Ok(answer) => answer,
         Err(error) => error.to_json(),
     };
@@ -150,10 +172,10 @@ pub async fn carry_out(router: &Router, tree: &Tree, timeout: Duration, job: &Jo
 async fn try_to(
     router: &Router,
     tree: &Tree,
-    timeout: Duration,
+    bounds: Bounds,
     job: &Job,
 ) -> Result<Value, CallError> {
-    if job.age.is_some_and(|age| age >= timeout) {
+    if job.age.is_some_and(|age| age >= bounds.timeout) {
         return Err(CallError::Timeout { job: job.id.clone(), state: "claimed" });
     }
     let asked: EditJob = serde_json::from_slice(&job.item)
@@ -176,16 +198,30 @@ async fn try_to(
     let edited = match &edit.verb {
         EditVerb::Add { item, .. } => {
             let item = Value::Object(item.clone()).to_string();
+            check_size(&item, bounds.max_item_bytes)?;
             router.edit_add(feed, item, position.as_ref(), new, &note).await
         }
-        EditVerb::Set { id, change } => set(router, feed, id, change, &note).await,
+        EditVerb::Set { id, change } => {
+            let change = Merge { change, max_item_bytes: bounds.max_item_bytes };
+            return answer(&edit, set(router, feed, id, change, &note).await?);
+        }
         EditVerb::Delete { id } => router.edit_delete(feed, id, &note).await,
         EditVerb::Move { id, .. } => {
             let position = position.expect("a move without a place was refused above");
             router.edit_move(feed, id, &position, &note).await
         }
     };
-    answer(&edit, edited)
+    answer(&edit, edited.map_err(|error| failed(feed, edit.id(), error))?)
+}
+
+fn check_size(item: &str, max: usize) -> Result<(), CallError> {
+    if item.len() <= max {
+        return Ok(());
+    }
+    Err(CallError::TooLarge(format!(
+        "the item would have {} bytes and may have {max}",
+        item.len()
+    )))
 }
 
 /// Merges a change into an item, whatever the tree's rules say; for workers of our own.
@@ -203,7 +239,14 @@ pub async fn merge_into(
     let note = Note { job: job.to_owned(), result: Bytes::from_static(br#"{"code":200}"#) };
     let verb = EditVerb::Set { id: id.to_owned(), change: change.clone() };
     let edit = Edit { feed: feed.to_owned(), verb };
-    answer(&edit, set(router, feed, id, change, &note).await).map(drop)
+    let change = Merge { change, max_item_bytes: usize::MAX };
+    answer(&edit, set(router, feed, id, change, &note).await?).map(drop)
+}
+
+/// What is merged into an item, and how large the item may become.
+struct Merge<'a> {
+    change: &'a Object,
+    max_item_bytes: usize,
 }
 
 /// Merges a change into an item until nobody else has changed it meanwhile.
@@ -211,16 +254,18 @@ async fn set(
     router: &Router,
     feed: &str,
     id: &str,
-    change: &Object,
+    merge_in: Merge<'_>,
     note: &Note,
-) -> Result<Edited, FeedError> {
-    let mut current = router.item(feed, id).await?;
+) -> Result<Edited, CallError> {
+    let failed = |error| failed(feed, Some(id), error);
+    let mut current = router.item(feed, id).await.map_err(failed)?;
     for _ in 0..TRIES {
         let Some(item) = current else { return Ok(Edited::Unknown) };
-        let Some(merged) = merge(&item, change) else {
+        let Some(merged) = merge(&item, merge_in.change) else {
             return Ok(Edited::Changed(item));
         };
-        match router.cas_item(feed, id, &item, merged.as_bytes(), note).await? {
+        check_size(&merged, merge_in.max_item_bytes)?;
+        match router.cas_item(feed, id, &item, merged.as_bytes(), note).await.map_err(failed)? {
             Edited::Changed(other) => current = Some(other),
             edited => return Ok(edited),
         }
@@ -275,43 +320,49 @@ impl Serialize for RawObject {
     }
 }
 
-fn answer(edit: &Edit, edited: Result<Edited, FeedError>) -> Result<Value, CallError> {
-    let id = match &edit.verb {
-        EditVerb::Add { .. } => "",
-        EditVerb::Set { id, .. } | EditVerb::Delete { id } | EditVerb::Move { id, .. } => id,
-    };
+fn answer(edit: &Edit, edited: Edited) -> Result<Value, CallError> {
+    let id = edit.id().unwrap_or_default();
     match edited {
-        Ok(Edited::Done { id }) => match edit.verb {
+        Edited::Done { id } => match edit.verb {
             EditVerb::Add { .. } => Ok(json!({ "code": 200, "id": id })),
             _ => Ok(json!({ "code": 200 })),
         },
-        Ok(Edited::AlreadyDone(noted)) => match edit.verb {
+        Edited::AlreadyDone(noted) => match edit.verb {
             EditVerb::Add { .. } => {
                 Ok(json!({ "code": 200, "id": String::from_utf8_lossy(&noted) }))
             }
             _ => Ok(json!({ "code": 200 })),
         },
-        Ok(Edited::Changed(_)) => Err(CallError::Conflict(format!(
+        Edited::Changed(_) => Err(CallError::Conflict(format!(
             "item `{id}` is no object, or is changed by others all the time"
         ))),
-        Ok(Edited::Unknown) | Err(FeedError::UnknownItem { .. }) => {
-            Err(CallError::Unknown(format!("there is no item `{id}`")))
-        }
-        Ok(Edited::UnknownNeighbour) | Err(FeedError::UnknownNeighbour { .. }) => {
-            Err(CallError::Conflict("the position names an item that is not there".to_owned()))
-        }
-        Err(FeedError::SameItem(_)) => {
-            Err(CallError::Conflict("an item cannot be put next to itself".to_owned()))
-        }
-        Ok(Edited::WrongKind(found)) => {
+        Edited::Unknown => Err(unknown(id)),
+        Edited::UnknownNeighbour => Err(unknown_neighbour()),
+        Edited::WrongKind(found) => {
             Err(CallError::Conflict(format!("a {found} cannot be edited like this")))
         }
-        Err(error @ (FeedError::BadId { .. } | FeedError::BadName(_))) => {
-            Err(CallError::bad(error.to_string()))
+    }
+}
+
+fn unknown(id: &str) -> CallError {
+    CallError::Unknown(format!("there is no item `{id}`"))
+}
+
+fn unknown_neighbour() -> CallError {
+    CallError::Conflict("the position names an item that is not there".to_owned())
+}
+
+fn failed(feed: &str, id: Option<&str>, error: FeedError) -> CallError {
+    match error {
+        FeedError::UnknownItem { .. } => unknown(id.unwrap_or_default()),
+        FeedError::UnknownNeighbour { .. } => unknown_neighbour(),
+        FeedError::SameItem(_) => {
+            CallError::Conflict("an item cannot be put next to itself".to_owned())
         }
-        Err(error) => {
-            warn!(feed = edit.feed, %error, cause = ?error, "An edit could not be carried out.");
-            Err(CallError::Unavailable("the feed's shard cannot carry it out now".to_owned()))
+        FeedError::BadId { .. } | FeedError::BadName(_) => CallError::bad(error.to_string()),
+        error => {
+            warn!(feed, %error, cause = ?error, "An edit could not be carried out.");
+            CallError::Unavailable("the feed's shard cannot carry it out now".to_owned())
         }
     }
 }
