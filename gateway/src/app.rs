@@ -21,7 +21,7 @@ use crate::{
     live::{self, Listener, Live},
     mirror::keeper,
     outbox::CloseReason,
-    rpc::Rpc,
+    rpc::{Rpc, edit},
     session, socket,
     tree::Tree,
     worker,
@@ -80,16 +80,62 @@ impl App {
     /// # Errors
     ///
     /// Returns [`BuildError`].
-    pub async fn build(
-        config: Config,
-        topology: Topology,
-        metrics: PrometheusHandle,
-    ) -> Result<Self, BuildError> {
-        let drain = Drain::default();
-        let shown = shown(&topology);
-        let shards = topology.shards.iter().map(|shard| shard.name.clone()).collect();
-        let feeds = Arc::new(Feeds::open(topology));
+    pub async fn build(config: Config, metrics: PrometheusHandle) -> Result<Self, BuildError> {
         let auth = Arc::new(authenticator(&config)?);
+        let feeds = Arc::new(Feeds::open(config.shards.clone()));
+        let core = Core::start(&config, &config.shards, feeds.clone(), auth.clone(), metrics);
+        let drain = &core.drain;
+        if config.embedded {
+            demo::seed(&feeds).await?;
+            start_workers(&config, &feeds, &Arc::new(config.tree.clone()), drain);
+            let queues = config.jobs.values().flat_map(crate::config::Job::queues).collect();
+            demo::start_worker(&feeds, queues, &drain.tracker, &drain.stop);
+        }
+        let settings = socket_settings(&config);
+        let admission = settings.admission.clone();
+        let mut public = socket::router(&settings, auth, core.accept);
+        if config.embedded {
+            public = public.merge(demo::router());
+        }
+        Ok(Self { public, admin: core.admin, drain: core.drain, live: core.live, admission })
+    }
+
+    /// Closes every client and waits for what is under way; returns whether all ended in time.
+    pub async fn stop(&self, deadline: Duration) -> bool {
+        self.drain.begin();
+        self.admission.close();
+        self.drain.stop.cancel();
+        if self.live.close_all(CloseReason::Draining).await.is_err() {
+            warn!("The live state had stopped before its clients.");
+        }
+        tokio::time::sleep(CLOSING).await;
+        self.drain.finish(deadline).await
+    }
+}
+
+/// Everything of a gateway but its engine: what stands behind a [`socket::Connection`].
+pub struct Core {
+    /// Takes over a connection.
+    pub accept: socket::Accept,
+    /// What operators and backends reach.
+    pub admin: Router,
+    /// Where feeds are heard.
+    pub live: Live,
+    /// How it stops.
+    pub drain: Drain,
+}
+
+impl Core {
+    /// Starts the parts on `feeds`, whose shards are those of `topology`.
+    #[must_use]
+    pub fn start(
+        config: &Config,
+        topology: &Topology,
+        feeds: Arc<Feeds>,
+        auth: Arc<Authenticator>,
+        metrics: PrometheusHandle,
+    ) -> Self {
+        let drain = Drain::default();
         let tree = Arc::new(config.tree.clone());
         let allow = Arc::new(config.subscribe.clone());
         let rpc = Arc::new(Rpc::new(feeds.clone(), config.jobs.clone(), config.edits.clone()));
@@ -112,7 +158,7 @@ impl App {
             },
             tree: tree.clone(),
             allow: allow.clone(),
-            shards,
+            shards: topology.shards.iter().map(|shard| shard.name.clone()).collect(),
         };
         let ears = Ears { rpc: rpc.clone(), control: inbox };
         let live = Live::start(settings, feeds.clone(), ears, &drain.tracker, drain.end.clone());
@@ -126,16 +172,10 @@ impl App {
                 }
             }
         });
-        if config.embedded {
-            demo::seed(&feeds).await?;
-            start_workers(&config, &feeds, &tree, &drain);
-            let queues = config.jobs.values().flat_map(crate::config::Job::queues).collect();
-            demo::start_worker(&feeds, queues, &drain.tracker, &drain.stop);
-        }
         let parts = Arc::new(session::Parts {
             live: live.clone(),
             rpc,
-            auth: auth.clone(),
+            auth,
             allow,
             tree,
             recheck: config.session.recheck,
@@ -147,12 +187,6 @@ impl App {
         let accept: socket::Accept = Arc::new(move |connection| {
             tracker.spawn(session::run(connection, parts.clone()));
         });
-        let settings = socket_settings(&config);
-        let admission = settings.admission.clone();
-        let mut public = socket::router(&settings, auth, accept);
-        if config.embedded {
-            public = public.merge(demo::router());
-        }
         let admin = admin::router(Admin {
             feeds,
             control,
@@ -160,22 +194,10 @@ impl App {
             drain: drain.clone(),
             metrics,
             token: config.admin.token.clone(),
-            max_item_bytes: max_item_bytes(&config),
-            topology: Arc::new(shown),
+            max_item_bytes: max_item_bytes(config),
+            topology: Arc::new(shown(topology)),
         });
-        Ok(Self { public, admin, drain, live, admission })
-    }
-
-    /// Closes every client and waits for what is under way; returns whether all ended in time.
-    pub async fn stop(&self, deadline: Duration) -> bool {
-        self.drain.begin();
-        self.admission.close();
-        self.drain.stop.cancel();
-        if self.live.close_all(CloseReason::Draining).await.is_err() {
-            warn!("The live state had stopped before its clients.");
-        }
-        tokio::time::sleep(CLOSING).await;
-        self.drain.finish(deadline).await
+        Self { accept, admin, live, drain }
     }
 }
 
@@ -186,10 +208,14 @@ const CLOSING: Duration = Duration::from_millis(200);
 
 /// Runs the built-in worker alone, as `gateway worker` does, until `drain` stops it.
 pub fn start_workers(config: &Config, feeds: &Arc<Feeds>, tree: &Arc<Tree>, drain: &Drain) {
-    worker::start(feeds, tree, &config.edits, max_item_bytes(config), &drain.tracker, &drain.stop);
+    worker::start(feeds, tree, &config.edits, bounds(config), &drain.tracker, &drain.stop);
 }
 
-/// An event of any item must find room in a client's mailbox.
+fn bounds(config: &Config) -> edit::Bounds {
+    edit::Bounds { timeout: config.edits.timeout, max_item_bytes: max_item_bytes(config) }
+}
+
+/// An event of any item must find room in an empty outbox.
 fn max_item_bytes(config: &Config) -> usize {
     config.limits.max_item_bytes.min(config.limits.outbox_bytes / 2)
 }

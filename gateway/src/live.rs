@@ -25,7 +25,7 @@ use crate::{
     metrics,
     mirror::{
         Change, Event,
-        keeper::{self, Answer, Effect, Keeper, Out},
+        keeper::{self, Answer, Effect, Keeper, MISSING, Out},
     },
     outbox::{CloseReason, Outbox},
     snapshot,
@@ -537,12 +537,17 @@ impl State {
         }
     }
 
+    /// Takes in the attributes of a team or user; who was told before that there are none
+    /// is told now.
     fn item_filled(&mut self, feed: &str, id: &str) {
         for view in
             self.views.values_mut().filter(|view| *view.attrs == *feed && view.owner.id() == id)
         {
             view.attrs_known = true;
             view.stale_model();
+        }
+        if self.keeper.item(feed, id).flatten().is_some_and(|item| item != MISSING) {
+            self.item(feed, id);
         }
     }
 

@@ -122,8 +122,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         format!("[admin] listen: {} cannot be listened on", config.admin.listen)
     })?;
     let (stall, deadline, embedded) = (config.limits.stall, config.drain.deadline, config.embedded);
-    let topology = config.shards.clone();
-    let app = App::build(config, topology, metrics::install()).await?;
+    let app = App::build(config, metrics::install()).await?;
     let (public_address, admin_address) = (public.local_addr()?, admin.local_addr()?);
     info!(public = %public_address, admin = %admin_address, "Gateway serves.");
     if embedded {

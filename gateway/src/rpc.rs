@@ -246,7 +246,7 @@ impl Rpc {
                         seen = now;
                         match self.look(call).await? {
                             Look::Kept(result) => return Ok(read_result(&result)),
-                            Look::Gone => return Err(CallError::Lost(call.id.clone())),
+                            Look::Gone => return answer.or_lost(call),
                             Look::Queued | Look::Claimed | Look::Stalled => {}
                         }
                     }
@@ -255,13 +255,7 @@ impl Rpc {
         }
         let state = match self.look(call).await? {
             Look::Kept(result) => return Ok(read_result(&result)),
-            Look::Gone => {
-                // Its notice may be here by now.
-                return match answer.result.try_recv() {
-                    Ok(result) => Ok(read_result(&result)),
-                    Err(_) => Err(CallError::Lost(call.id.clone())),
-                };
-            }
+            Look::Gone => return answer.or_lost(call),
             Look::Queued => "queued",
             Look::Claimed => "claimed",
             Look::Stalled => "stalled",
@@ -305,6 +299,16 @@ impl Waiting {
             .or_default()
             .push(sender);
         Waiter { waiting: self, key, result }
+    }
+}
+
+impl Waiter<'_> {
+    /// Returns the answer to a job that is gone: its notice may be here by now.
+    fn or_lost(&mut self, call: &Call<'_>) -> Result<Value, CallError> {
+        match self.result.try_recv() {
+            Ok(result) => Ok(read_result(&result)),
+            Err(_) => Err(CallError::Lost(call.id.clone())),
+        }
     }
 }
 

@@ -201,6 +201,11 @@ impl Session {
             self.answer(call, Err(CallError::Forbidden("you may not see this feed".to_owned())));
             return Ok(());
         }
+        // One that is refused must not stand between others.
+        if self.is_full() {
+            self.answer(call, Err(too_many_open()));
+            return Ok(());
+        }
         self.edits
             .retain(|_, before| before.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         let (done, turn) = oneshot::channel();
@@ -224,11 +229,10 @@ impl Session {
         call: Option<u64>,
         work: impl Future<Output = Result<Value, CallError>> + Send + 'static,
     ) {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= OPEN_CALLS {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return self
-                .answer(call, Err(CallError::TooMany("too many calls are open".to_owned())));
+        if self.is_full() {
+            return self.answer(call, Err(too_many_open()));
         }
+        self.open.fetch_add(1, Ordering::Relaxed);
         let (open, outbox) = (self.open.clone(), self.outbox.clone());
         self.parts.tracker.spawn(async move {
             let answered = work.await;
@@ -237,9 +241,18 @@ impl Session {
         });
     }
 
+    /// Tells whether no further call may be opened; calls are opened by this task alone.
+    fn is_full(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= OPEN_CALLS
+    }
+
     fn answer(&self, call: Option<u64>, answered: Result<Value, CallError>) {
         answer(&self.outbox, call, answered);
     }
+}
+
+fn too_many_open() -> CallError {
+    CallError::TooMany("too many calls are open".to_owned())
 }
 
 fn answer(outbox: &Outbox, call: Option<u64>, answered: Result<Value, CallError>) {

@@ -6,11 +6,7 @@ use shard_router::{router::Router, worker::Worker};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use crate::{
-    config::Edits,
-    rpc::edit::{self, Bounds},
-    tree::Tree,
-};
+use crate::{config::Edits, rpc::edit, tree::Tree};
 
 /// Starts a worker for each queue of edits; they end when `stop` is cancelled.
 ///
@@ -19,12 +15,12 @@ pub fn start(
     router: &Arc<Router>,
     tree: &Arc<Tree>,
     edits: &Edits,
-    max_item_bytes: usize,
+    bounds: edit::Bounds,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
     for queue in edits.queues() {
-        let (tree, bounds) = (tree.clone(), Bounds { timeout: edits.timeout, max_item_bytes });
+        let tree = tree.clone();
         let handler = {
             let router = router.clone();
             move |job: shard_router::feed::Job| -> futures_util::future::BoxFuture<'static, Vec<u8>> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
     Command, Inspected, State, Target,
@@ -13,6 +13,7 @@ use crate::{
     identity::{Identity, SessionId, TeamId},
     metrics,
     outbox::Outbox,
+    protocol::{self, CallError},
     snapshot,
 };
 
@@ -44,6 +45,7 @@ enum What {
     Initial,
     Team(TeamId),
     Subscribe { feed: Arc<str>, call: Option<u64> },
+    Sees { feed: String, reply: oneshot::Sender<bool> },
 }
 
 impl State {
@@ -60,10 +62,13 @@ impl State {
             Command::Identity { client, identity } => self.identity(client, identity),
             Command::Subscribe { client, feed, call } => self.subscribe(client, &feed, call),
             Command::Unsubscribe { client, feed, reply } => {
-                let _ = reply.send(self.unsubscribe(client, &feed));
+                let ended =
+                    CallError::Conflict("it was unsubscribed before it was read".to_owned());
+                let _ = reply.send(self.unsubscribe(client, &feed, ended));
             }
             Command::Sees { client, feed, reply } => {
-                let _ = reply.send(self.sees(client, &feed));
+                // A client that comes back says what it kept before its tree is there.
+                self.wait(client, What::Sees { feed, reply });
             }
             Command::Close { target, reason, reply } => {
                 let targets = self.targets(&target);
@@ -182,6 +187,8 @@ impl State {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let before = std::mem::replace(&mut client.identity, identity.clone());
         let (outbox, joined) = (client.outbox.clone(), client.joined);
+        // Before the teams go: nothing of a lost team follows its `retract`.
+        self.end_rights(id);
         let gained: Vec<TeamId> =
             identity.teams.iter().filter(|team| !before.is_in(team.as_str())).cloned().collect();
         for team in before.teams.iter().filter(|team| !identity.is_in(team.as_str())) {
@@ -203,7 +210,6 @@ impl State {
                 self.wait(id, What::Team(team));
             }
         }
-        self.end_rights(id);
     }
 
     /// Ends the subscriptions to which a client has no right any more.
@@ -217,7 +223,8 @@ impl State {
             .collect();
         let outbox = client.outbox.clone();
         for feed in lost {
-            self.unsubscribe(id, &feed);
+            let ended = CallError::Forbidden("you may not hear this feed".to_owned());
+            self.unsubscribe(id, &feed, ended);
             let gone = Frame::event("reset", snapshot::reset_json(&feed, None, None));
             metrics::events_delivered("reset", u64::from(outbox.offer(&gone).is_ok()));
         }
@@ -232,10 +239,16 @@ impl State {
         self.wait(id, What::Subscribe { feed: feed.clone(), call });
     }
 
-    fn unsubscribe(&mut self, id: ClientId, feed: &Arc<str>) -> bool {
+    /// Ends a subscription; calls that still wait for its feed are answered with `ended`.
+    fn unsubscribe(&mut self, id: ClientId, feed: &Arc<str>, ended: CallError) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
         let Some(at) = client.subscribed.iter().position(|own| own == feed) else { return false };
         client.subscribed.swap_remove(at);
+        let waiting = self.pending.iter().filter(|pending| pending.client == id);
+        for call in waiting.filter_map(|pending| pending.subscribe_call(feed)) {
+            // A client that is gone wants no answer.
+            let _ = client.outbox.ack(call, protocol::ack(&ended.to_json()));
+        }
         self.unhear(id, feed);
         true
     }
@@ -263,6 +276,7 @@ impl State {
                 }
                 What::Team(team) => self.views[&Owner::Team(team.clone())].is_ready(),
                 What::Subscribe { feed, .. } => client.joined && self.keeper.mirror(feed).is_some(),
+                What::Sees { .. } => client.joined,
             };
             let patient = now < pending.since + PATIENCE;
             if !ready && (patient || !client.joined && !matches!(pending.what, What::Initial)) {
@@ -273,6 +287,10 @@ impl State {
                 What::Initial => self.tell_initial(pending.client, pending.since),
                 What::Team(team) => self.tell_team(pending.client, &team),
                 What::Subscribe { feed, call } => self.tell_feed(pending.client, &feed, call),
+                What::Sees { feed, reply } => {
+                    // Whoever asked may be gone.
+                    let _ = reply.send(self.sees(pending.client, &feed));
+                }
             }
         }
     }
@@ -318,7 +336,7 @@ impl State {
 
     fn model(&mut self, owner: &Owner) -> Arc<str> {
         let view = self.views.get_mut(owner).expect("a client's views are there");
-        view.told_as_it_is();
+        view.told_as_it_is(self.hub.is_empty(&owner.room()));
         if view.is_open() {
             self.open.insert(owner.clone());
         }
@@ -329,7 +347,7 @@ impl State {
     fn tell_team(&mut self, id: ClientId, team: &TeamId) {
         let owner = Owner::Team(team.clone());
         let view = self.views.get_mut(&owner).expect("a client's views are there");
-        view.told_as_it_is();
+        view.told_as_it_is(self.hub.is_empty(&owner.room()));
         let (item, v) = view.attrs_item(&self.keeper);
         let json = snapshot::item_event_json(&view.attrs, team.as_str(), item, v);
         let mut frames = vec![Frame::event("publish", json)];
@@ -373,7 +391,7 @@ impl State {
         let Some(client) = self.clients.get(&id) else { return false };
         let hung = self.hung.get(feed);
         hung.into_iter().flatten().any(|(owner, _)| match owner {
-            Owner::Team(team) => client.teams.contains(team),
+            Owner::Team(team) => client.identity.is_in(team.as_str()),
             Owner::User(user) => client.identity.user == *user,
         })
     }
@@ -418,6 +436,13 @@ impl Pending {
 
     fn is_subscription(&self, feed: &str) -> bool {
         matches!(&self.what, What::Subscribe { feed: own, .. } if **own == *feed)
+    }
+
+    fn subscribe_call(&self, feed: &str) -> Option<u64> {
+        match &self.what {
+            What::Subscribe { feed: own, call } if **own == *feed => *call,
+            _ => None,
+        }
     }
 }
 

@@ -355,6 +355,10 @@ impl View {
         let mut resets = Vec::new();
         for place in std::mem::take(&mut self.open) {
             let Some(found) = self.places.get(&place) else { continue };
+            // It may have come with the reset of a place above it.
+            if found.shown == Shown::Whole || self.open.contains(&place) {
+                continue;
+            }
             let unfilled = self.unfilled.contains(&place);
             let patient = now < found.since + PATIENCE;
             let told_unavailable = found.shown == Shown::Unavailable && unfilled;
@@ -488,10 +492,16 @@ impl View {
             .collect()
     }
 
-    /// Counts what could not be read as told to somebody, so that it is told again.
-    pub(super) fn told_as_it_is(&mut self) {
-        for place in self.unfilled.clone() {
-            self.show(place);
+    /// Counts the view as told to somebody, so that what could not be read is told again.
+    ///
+    /// Who comes to an empty room has been told everything that anybody there was; others
+    /// may still wait for what is shown to the newcomer already.
+    pub(super) fn told_as_it_is(&mut self, room_is_empty: bool) {
+        if room_is_empty {
+            self.open.clear();
+            self.top.clone().into_iter().for_each(|place| self.show(place));
+        } else {
+            self.unfilled.clone().into_iter().for_each(|place| self.show(place));
         }
     }
 }

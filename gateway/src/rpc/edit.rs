@@ -29,11 +29,14 @@ impl Edit {
         }
     }
 
-    /// Returns the item that it is about; none for an add.
-    fn id(&self) -> &str {
+    /// Returns the item that it is about; one that is added has no id yet.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
         match &self.verb {
-            EditVerb::Add { .. } => "",
-            EditVerb::Set { id, .. } | EditVerb::Delete { id } | EditVerb::Move { id, .. } => id,
+            EditVerb::Add { .. } => None,
+            EditVerb::Set { id, .. } | EditVerb::Delete { id } | EditVerb::Move { id, .. } => {
+                Some(id)
+            }
         }
     }
 
@@ -95,7 +98,11 @@ pub fn may<'tree>(
     let place =
         tree.place(&edit.feed).filter(|place| place.root.is_of(caller)).ok_or_else(unseen)?;
     let rules = &place.collection.rules;
-    let owns = || rules.owner(&place.vars).is_some_and(|owner| owner == caller.user.as_str());
+    // The item itself may be what names the owner; one that is added has no id yet.
+    let item = place.collection.item.as_ref().zip(edit.id());
+    let vars = item.and_then(|(name, id)| place.vars.with(name, id));
+    let owner = rules.owner(vars.as_ref().unwrap_or(&place.vars));
+    let owns = || owner.is_some_and(|owner| owner == caller.user.as_str());
     let allowed = |who: Who| match who {
         Who::Owner => owns(),
         Who::Member => true,
@@ -144,12 +151,12 @@ struct EditJob {
 /// How often an item that others change at the same moment is tried to be set.
 const TRIES: usize = 20;
 
-/// What the built-in worker does not do.
+/// What an edit is carried out within.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// An edit older than this is not applied any more: its client was told 504.
+    /// An edit that is older is not applied any more: its client was told 504.
     pub timeout: Duration,
-    /// How large an item may become.
+    /// How large an item may become, in bytes.
     pub max_item_bytes: usize,
 }
 
@@ -188,23 +195,30 @@ async fn try_to(
     let note = Note { job: job.id.clone(), result: Bytes::from_static(br#"{"code":200}"#) };
     let position = edit.position()?;
     let feed = edit.feed.as_str();
-    let refused = |error| refused(feed, edit.id(), error);
     let edited = match &edit.verb {
         EditVerb::Add { item, .. } => {
             let item = Value::Object(item.clone()).to_string();
             check_size(&item, bounds.max_item_bytes)?;
-            router.edit_add(feed, item, position.as_ref(), new, &note).await.map_err(refused)?
+            router.edit_add(feed, item, position.as_ref(), new, &note).await
         }
         EditVerb::Set { id, change } => {
-            set(router, feed, id, change, &note, bounds.max_item_bytes).await?
+            let change = Merge { change, max_item_bytes: bounds.max_item_bytes };
+            return answer(&edit, set(router, feed, id, change, &note).await?);
         }
-        EditVerb::Delete { id } => router.edit_delete(feed, id, &note).await.map_err(refused)?,
+        EditVerb::Delete { id } => router.edit_delete(feed, id, &note).await,
         EditVerb::Move { id, .. } => {
             let position = position.expect("a move without a place was refused above");
-            router.edit_move(feed, id, &position, &note).await.map_err(refused)?
+            router.edit_move(feed, id, &position, &note).await
         }
     };
-    answer(&edit, edited)
+    answer(&edit, edited.map_err(|error| failed(feed, edit.id(), error))?)
+}
+
+fn check_size(item: &str, max: usize) -> Result<(), CallError> {
+    if item.len() <= max {
+        return Ok(());
+    }
+    Err(CallError::TooLarge(format!("the item would have {} bytes and may have {max}", item.len())))
 }
 
 /// Merges a change into an item, whatever the tree's rules say; for workers of our own.
@@ -222,10 +236,14 @@ pub async fn merge_into(
     let note = Note { job: job.to_owned(), result: Bytes::from_static(br#"{"code":200}"#) };
     let verb = EditVerb::Set { id: id.to_owned(), change: change.clone() };
     let edit = Edit { feed: feed.to_owned(), verb };
-    set(router, feed, id, change, &note, usize::MAX)
-        .await
-        .and_then(|edited| answer(&edit, edited))
-        .map(drop)
+    let change = Merge { change, max_item_bytes: usize::MAX };
+    answer(&edit, set(router, feed, id, change, &note).await?).map(drop)
+}
+
+/// What is merged into an item, and how large the item may become.
+struct Merge<'a> {
+    change: &'a Object,
+    max_item_bytes: usize,
 }
 
 /// Merges a change into an item until nobody else has changed it meanwhile.
@@ -233,33 +251,23 @@ async fn set(
     router: &Router,
     feed: &str,
     id: &str,
-    change: &Object,
+    merge_in: Merge<'_>,
     note: &Note,
-    max_item_bytes: usize,
 ) -> Result<Edited, CallError> {
-    let refused = |error| refused(feed, id, error);
-    let mut current = router.item(feed, id).await.map_err(refused)?;
+    let failed = |error| failed(feed, Some(id), error);
+    let mut current = router.item(feed, id).await.map_err(failed)?;
     for _ in 0..TRIES {
         let Some(item) = current else { return Ok(Edited::Unknown) };
-        let Some(merged) = merge(&item, change) else {
+        let Some(merged) = merge(&item, merge_in.change) else {
             return Ok(Edited::Changed(item));
         };
-        check_size(&merged, max_item_bytes)?;
-        let written = router.cas_item(feed, id, &item, merged.as_bytes(), note).await;
-        match written.map_err(refused)? {
+        check_size(&merged, merge_in.max_item_bytes)?;
+        match router.cas_item(feed, id, &item, merged.as_bytes(), note).await.map_err(failed)? {
             Edited::Changed(other) => current = Some(other),
             edited => return Ok(edited),
         }
     }
     Ok(current.map_or(Edited::Unknown, Edited::Changed))
-}
-
-fn check_size(item: &str, most: usize) -> Result<(), CallError> {
-    let bytes = item.len();
-    if bytes <= most {
-        return Ok(());
-    }
-    Err(CallError::TooLarge(format!("the item would have {bytes} bytes and may have {most}")))
 }
 
 /// Sets attributes in an item's text; the others keep their text. `None` if it is no object.
@@ -310,19 +318,22 @@ impl Serialize for RawObject {
 }
 
 fn answer(edit: &Edit, edited: Edited) -> Result<Value, CallError> {
-    let is_add = matches!(edit.verb, EditVerb::Add { .. });
+    let id = edit.id().unwrap_or_default();
     match edited {
-        Edited::Done { id } if is_add => Ok(json!({ "code": 200, "id": id })),
-        Edited::AlreadyDone(id) if is_add => {
-            Ok(json!({ "code": 200, "id": String::from_utf8_lossy(&id) }))
-        }
-        Edited::Done { .. } | Edited::AlreadyDone(_) => Ok(json!({ "code": 200 })),
-        Edited::Changed(_) => {
-            let id = edit.id();
-            let why = format!("item `{id}` is no object, or is changed by others all the time");
-            Err(CallError::Conflict(why))
-        }
-        Edited::Unknown => Err(unknown(edit.id())),
+        Edited::Done { id } => match edit.verb {
+            EditVerb::Add { .. } => Ok(json!({ "code": 200, "id": id })),
+            _ => Ok(json!({ "code": 200 })),
+        },
+        Edited::AlreadyDone(noted) => match edit.verb {
+            EditVerb::Add { .. } => {
+                Ok(json!({ "code": 200, "id": String::from_utf8_lossy(&noted) }))
+            }
+            _ => Ok(json!({ "code": 200 })),
+        },
+        Edited::Changed(_) => Err(CallError::Conflict(format!(
+            "item `{id}` is no object, or is changed by others all the time"
+        ))),
+        Edited::Unknown => Err(unknown(id)),
         Edited::UnknownNeighbour => Err(unknown_neighbour()),
         Edited::WrongKind(found) => {
             Err(CallError::Conflict(format!("a {found} cannot be edited like this")))
@@ -338,19 +349,15 @@ fn unknown_neighbour() -> CallError {
     CallError::Conflict("the position names an item that is not there".to_owned())
 }
 
-/// Tells a client why its edit was not carried out, and the operator what a client is not told.
-fn refused(feed: &str, id: &str, error: FeedError) -> CallError {
+fn failed(feed: &str, id: Option<&str>, error: FeedError) -> CallError {
     match error {
-        FeedError::UnknownItem { .. } => unknown(id),
+        FeedError::UnknownItem { .. } => unknown(id.unwrap_or_default()),
         FeedError::UnknownNeighbour { .. } => unknown_neighbour(),
         FeedError::SameItem(_) => {
             CallError::Conflict("an item cannot be put next to itself".to_owned())
         }
         FeedError::BadId { .. } | FeedError::BadName(_) => CallError::bad(error.to_string()),
-        FeedError::WrongKind { .. } | FeedError::BadFeed(_) => {
-            CallError::Conflict(error.to_string())
-        }
-        FeedError::Shard(_) => {
+        error => {
             warn!(feed, %error, cause = ?error, "An edit could not be carried out.");
             CallError::Unavailable("the feed's shard cannot carry it out now".to_owned())
         }
