@@ -1,0 +1,3 @@
+//! The gateway through the doors that its clients use.
+
+mod real;
