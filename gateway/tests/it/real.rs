@@ -14,6 +14,7 @@ mod program;
 mod redis;
 
 mod boards;
+mod calls;
 mod feeds;
 
 /// How long anything may take before the test fails.

@@ -9,7 +9,7 @@ use super::{
     cluster::{Cluster, item_path},
     expected::User,
     node::{Clients, spec},
-    program::{prepared, root, tests},
+    program::{python, tests},
     redis::Reply,
 };
 
@@ -19,9 +19,7 @@ struct Thoonk<'a>(&'a Cluster);
 impl Thoonk<'_> {
     /// Publishes or edits by the ten lines of Python that the README shows.
     fn publish(&self, feed: &str, id: &str, item: &str) {
-        let python = std::env::var_os("PNEUMATIC_PYTHON").map(Into::into);
-        let python = python.unwrap_or_else(|| prepared(root().join("target/venv/bin/python")));
-        let done = Command::new(python)
+        let done = Command::new(python())
             .arg(tests("py/publisher.py"))
             .args([&self.0.shard(feed).url(), feed, id, item])
             .output()

@@ -118,3 +118,11 @@ pub(super) fn prepared(path: PathBuf) -> PathBuf {
     assert!(path.exists(), "{} is missing; `make test` makes it", path.display());
     path
 }
+
+/// The Python that has what the workers and publishers import.
+pub(super) fn python() -> PathBuf {
+    match std::env::var_os("PNEUMATIC_PYTHON") {
+        Some(python) => python.into(),
+        None => prepared(root().join("target/venv/bin/python")),
+    }
+}
