@@ -16,6 +16,7 @@ mod redis;
 mod boards;
 mod calls;
 mod feeds;
+mod sessions;
 
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);

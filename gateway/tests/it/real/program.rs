@@ -26,7 +26,8 @@ impl Program {
         let out = File::options().create(true).append(true).open(&log).expect("a log can be made");
         let again = out.try_clone().expect("a file can be opened twice");
         let child = command
-            .stdin(Stdio::null())
+            // Those that end with their stdin end with the test, however that ends.
+            .stdin(Stdio::piped())
             .stdout(out)
             .stderr(again)
             .spawn()
