@@ -2,7 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
@@ -128,6 +134,7 @@ impl App {
             max_subscriptions: config.limits.max_subscriptions,
             messages_per_second: config.limits.messages_per_second,
             tracker: drain.tracker.clone(),
+            end: drain.end.clone(),
         });
         let tracker = drain.tracker.clone();
         let accept: socket::Accept = Arc::new(move |connection| {
@@ -137,6 +144,7 @@ impl App {
         if config.embedded {
             public = public.merge(demo::router());
         }
+        public = public.layer(middleware::from_fn_with_state(drain.clone(), refuse_newcomers));
         let admin = admin::router(Admin {
             feeds,
             control,
@@ -161,6 +169,18 @@ impl App {
         tokio::time::sleep(CLOSING).await;
         self.drain.finish(deadline).await
     }
+}
+
+/// Sends new clients to another gateway while this one stops; those who are in go on.
+async fn refuse_newcomers(State(drain): State<Drain>, request: Request, next: Next) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let has = |key: &str| query.split('&').any(|pair| pair.split('=').next() == Some(key));
+    let is_handshake = has("transport") && !has("sid");
+    if drain.is_ready() || !is_handshake {
+        return next.run(request).await;
+    }
+    let soon = [(RETRY_AFTER, HeaderValue::from_static("1"))];
+    (StatusCode::SERVICE_UNAVAILABLE, soon, "the gateway is stopping\n").into_response()
 }
 
 const CLOSING: Duration = Duration::from_millis(200);

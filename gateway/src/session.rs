@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
@@ -48,6 +48,8 @@ pub struct Parts {
     pub messages_per_second: Option<u32>,
     /// Who waits for the calls that are open.
     pub tracker: TaskTracker,
+    /// Cancelled when the gateway has closed its clients; who came in between goes as well.
+    pub end: CancellationToken,
 }
 
 /// One client's session.
@@ -88,6 +90,7 @@ pub async fn run(connection: Connection, parts: Arc<Parts>) {
 
 impl Session {
     async fn serve(mut self, mut inbound: mpsc::Receiver<Inbound>, refresh: Arc<Notify>) -> Result<(), Stopped> {
+        let end = self.parts.end.clone();
         // Spread evenly, so that a restart does not make all sessions be looked at in one moment.
         let first = self.parts.recheck.mul_f64(rand::random_range(0.0..1.0));
         let mut recheck = tokio::time::interval_at(tokio::time::Instant::now() + first, self.parts.recheck);
@@ -100,6 +103,10 @@ impl Session {
                 },
                 () = refresh.notified() => self.look_again(true).await?,
                 _ = recheck.tick() => self.look_again(false).await?,
+                () = end.cancelled() => {
+                    self.outbox.close(CloseReason::Draining);
+                    return Ok(());
+                }
             }
         }
     }
