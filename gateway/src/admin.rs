@@ -8,14 +8,14 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    extract::{self, DefaultBodyLimit, FromRequest, FromRequestParts, Request, State},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
 use shard_router::{
     feed::{BadPosition, FeedError, FeedType, Kind, NewFeed, Position, Post},
@@ -154,6 +154,33 @@ impl From<ControlError> for Problem {
     }
 }
 
+/// The parts of a path; a name that is no text is refused like any other bad name.
+struct Named<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let named = extract::Path::from_request_parts(parts, state).await;
+        named.map(|extract::Path(named)| Self(named)).map_err(|rejection| Problem {
+            errors: vec![rejection.body_text()],
+            ..Problem::new(rejection.status(), "the path is not what is wanted")
+        })
+    }
+}
+
+/// A whole body, within the bound.
+struct Body(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = Bytes::from_request(request, state).await;
+        body.map(Self).map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))
+    }
+}
+
 async fn authorize(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let Some(token) = &admin.token else { return next.run(request).await };
     let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -187,7 +214,7 @@ async fn topology(State(admin): State<Admin>) -> Json<Value> {
     Json((*admin.topology).clone())
 }
 
-async fn read_feed(State(admin): State<Admin>, Path(feed): Path<String>) -> Result<Response, Problem> {
+async fn read_feed(State(admin): State<Admin>, Named(feed): Named<String>) -> Result<Response, Problem> {
     let content = admin.feeds.all(&feed).await?;
     let kind = match content.kind {
         Kind::Sorted => "\"sorted_feed\"",
@@ -216,8 +243,8 @@ struct NewItem {
 
 async fn post_item(
     State(admin): State<Admin>,
-    Path(feed): Path<String>,
-    body: Bytes,
+    Named(feed): Named<String>,
+    Body(body): Body,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let body: NewItem = read_body(&body)?;
     let item = admin.item(&body.item)?;
@@ -252,8 +279,8 @@ struct Item {
 
 async fn put_item(
     State(admin): State<Admin>,
-    Path((feed, id)): Path<(String, String)>,
-    body: Bytes,
+    Named((feed, id)): Named<(String, String)>,
+    Body(body): Body,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let body: Item = read_body(&body)?;
     let published = admin.feeds.put(&feed, &id, admin.item(&body.item)?).await?;
@@ -263,7 +290,7 @@ async fn put_item(
 
 async fn delete_item(
     State(admin): State<Admin>,
-    Path((feed, id)): Path<(String, String)>,
+    Named((feed, id)): Named<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     if admin.feeds.retract(&feed, &id).await? {
         Ok(StatusCode::NO_CONTENT)
@@ -281,8 +308,8 @@ struct Move {
 
 async fn move_item(
     State(admin): State<Admin>,
-    Path((feed, id)): Path<(String, String)>,
-    body: Bytes,
+    Named((feed, id)): Named<(String, String)>,
+    Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
     let body: Move = read_body(&body)?;
     let mut errors = Vec::new();
@@ -304,8 +331,8 @@ struct Emit {
 
 async fn emit(
     State(admin): State<Admin>,
-    Path(room): Path<String>,
-    body: Bytes,
+    Named(room): Named<String>,
+    Body(body): Body,
 ) -> Result<StatusCode, Problem> {
     let body: Emit = read_body(&body)?;
     let room: Room = room.parse().map_err(|error| Problem::bad(vec![format!("{error}")]))?;
@@ -317,7 +344,7 @@ async fn emit(
     Ok(StatusCode::ACCEPTED)
 }
 
-async fn inspect(State(admin): State<Admin>, Path(user): Path<String>) -> Result<Json<Value>, Problem> {
+async fn inspect(State(admin): State<Admin>, Named(user): Named<String>) -> Result<Json<Value>, Problem> {
     let stopped = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
     let sockets = admin.live.inspect(UserId::new(&user)).await.map_err(stopped)?;
     Ok(Json(json!({ "user": user, "sockets": sockets })))
@@ -333,8 +360,8 @@ struct Disconnect {
 
 async fn disconnect(
     State(admin): State<Admin>,
-    Path(user): Path<String>,
-    body: Bytes,
+    Named(user): Named<String>,
+    Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
     let body: Disconnect = if body.is_empty() { Disconnect::default() } else { read_body(&body)? };
     let mut message = Message::new(Op::Disconnect);
@@ -342,7 +369,7 @@ async fn disconnect(
     admin.tell_user(message, user).await
 }
 
-async fn refresh(State(admin): State<Admin>, Path(user): Path<String>) -> Result<Json<Value>, Problem> {
+async fn refresh(State(admin): State<Admin>, Named(user): Named<String>) -> Result<Json<Value>, Problem> {
     admin.tell_user(Message::new(Op::Refresh), user).await
 }
 
