@@ -15,7 +15,10 @@ mod redis;
 
 mod boards;
 mod calls;
+mod demo;
+mod faults;
 mod feeds;
+mod local;
 mod sessions;
 
 /// How long anything may take before the test fails.

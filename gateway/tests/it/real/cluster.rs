@@ -45,6 +45,11 @@ impl Gateway {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The port of the admin listener.
+    pub(super) const fn admin(&self) -> u16 {
+        self.admin
+    }
+
     /// Asks the admin listener.
     pub(super) async fn try_api(
         &self,
@@ -70,6 +75,16 @@ impl Gateway {
         let response = self.api(method, path, body).await;
         assert!((200..300).contains(&response.status), "{method} {path}: {response:?}");
         response.json()
+    }
+
+    /// Writes to a feed whose shard may just be coming back: it is heard before it takes writes.
+    pub(super) async fn writes(&self, feed: &str, body: Value) {
+        let path = format!("/api/feeds/{}", escape(feed));
+        until(&format!("{feed} takes writes"), async || {
+            let response = self.try_api("POST", &path, Some(body.clone())).await?;
+            if response.status == 201 { Ok(()) } else { Err(format!("{response:?}")) }
+        })
+        .await;
     }
 
     /// Reads a metric; its labels as they are written, nothing where it was never counted.

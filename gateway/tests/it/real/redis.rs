@@ -140,8 +140,7 @@ impl Redis {
 
     /// Says one command to a server that may be away.
     pub(super) async fn try_say(&self, words: &[&[u8]]) -> std::io::Result<Reply> {
-        let replies = ask(self.port, &[words]).await?;
-        Ok(replies.into_iter().next().expect("a command has a reply"))
+        say_to(self.port, words).await
     }
 
     /// Says several commands in one MULTI, as other writers do.
@@ -160,6 +159,12 @@ fn spawn(name: &str, port: u16, folder: &Path) -> Program {
         .args(["--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no", "--dir"])
         .arg(folder);
     Program::start(name, folder, &mut command)
+}
+
+/// Says one command to whoever listens on a port.
+pub(super) async fn say_to(port: u16, words: &[&[u8]]) -> std::io::Result<Reply> {
+    let replies = ask(port, &[words]).await?;
+    Ok(replies.into_iter().next().expect("a command has a reply"))
 }
 
 /// Says commands on a connection of its own.
