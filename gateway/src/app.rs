@@ -182,6 +182,7 @@ impl Core {
             max_subscriptions: config.limits.max_subscriptions,
             messages_per_second: config.limits.messages_per_second,
             tracker: drain.tracker.clone(),
+            end: drain.end.clone(),
         });
         let tracker = drain.tracker.clone();
         let accept: socket::Accept = Arc::new(move |connection| {

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
@@ -52,6 +52,8 @@ pub struct Parts {
     pub messages_per_second: Option<u32>,
     /// Who waits for the calls that are open.
     pub tracker: TaskTracker,
+    /// Cancelled when the gateway has closed its clients; who came in between goes as well.
+    pub end: CancellationToken,
 }
 
 /// One client's session.
@@ -96,6 +98,7 @@ impl Session {
         mut inbound: mpsc::Receiver<Inbound>,
         refresh: Arc<Notify>,
     ) -> Result<(), Stopped> {
+        let end = self.parts.end.clone();
         // Spread evenly, so that a restart does not make all sessions be looked at in one moment.
         let first = self.parts.recheck.mul_f64(rand::random_range(0.0..1.0));
         let mut recheck =
@@ -109,6 +112,10 @@ impl Session {
                 },
                 () = refresh.notified() => self.look_again(true).await?,
                 _ = recheck.tick() => self.look_again(false).await?,
+                () = end.cancelled() => {
+                    self.outbox.close(CloseReason::Draining);
+                    return Ok(());
+                }
             }
         }
     }

@@ -44,8 +44,11 @@ impl fmt::Debug for Redis {
 /// How long a look-up may take: a browser waits for it.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long to wait between tries to reach the store, in milliseconds.
-const RETRY: (u32, u32) = (100, 3_000);
+/// How long to wait before tries to reach the store, in milliseconds: fred waits before the
+/// first one as well, and until it is made every client is sent away.
+const RETRY: (u32, u32) = (1, 3_000);
+/// What is added to each, in milliseconds, so that many gateways do not come at once.
+const JITTER: u32 = 10;
 
 impl Redis {
     /// Connects in the background, again and again until it works.
@@ -56,6 +59,8 @@ impl Redis {
     pub fn connect(url: &str) -> Result<Self, BadUrl> {
         let mut config = Config::from_url(url).map_err(BadUrl)?;
         config.fail_fast = false;
+        let mut policy = ReconnectPolicy::new_exponential(0, RETRY.0, RETRY.1, 2);
+        policy.set_jitter(JITTER);
         let client = Builder::from_config(config)
             .with_connection_config(|connection| {
                 connection.connection_timeout = TIMEOUT;
@@ -64,7 +69,7 @@ impl Redis {
                 connection.reconnect_on_auth_error = true;
             })
             .with_performance_config(|performance| performance.default_command_timeout = TIMEOUT)
-            .set_policy(ReconnectPolicy::new_exponential(0, RETRY.0, RETRY.1, 2))
+            .set_policy(policy)
             .build()
             .map_err(BadUrl)?;
         client.connect();

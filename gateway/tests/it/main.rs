@@ -3,5 +3,6 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod engine;
+mod real;
 mod sessions;
 mod stage;
