@@ -96,7 +96,7 @@ fn describe() {
     describe_histogram!(SNAPSHOT_BYTES, "Bytes of an initial state.");
     describe_counter!(JOBS, "Jobs by outcome.");
     describe_histogram!(JOB_SECONDS, "From a call to its answer.");
-    describe_counter!(CALLS, "Calls of clients by the class of their answer.");
+    describe_counter!(CALLS, "Calls of clients by the code of their answer.");
     describe_gauge!(SHARD_UP, "1 while the shard is heard, 0 while it is away.");
     describe_histogram!(SHARD_PROBE_SECONDS, "From sending a mark to hearing it.");
     describe_gauge!(SHARD_SUBSCRIPTIONS, "Channels subscribed on the shard.");

@@ -241,8 +241,10 @@ impl Session {
         }
         self.open.fetch_add(1, Ordering::Relaxed);
         let (open, outbox) = (self.open.clone(), self.outbox.clone());
+        let end = self.parts.end.clone();
         self.parts.tracker.spawn(async move {
-            let answered = work.await;
+            // The client of a gateway that ends is closed already, and its job stays queued.
+            let Some(answered) = end.run_until_cancelled(work).await else { return };
             open.fetch_sub(1, Ordering::Relaxed);
             answer(&outbox, call, answered);
         });

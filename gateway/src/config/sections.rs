@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use shard_router::topology::{ShardNode, Topology, UNVERSIONED};
+use shard_router::topology::{ShardNode, ShardUrl, Topology, UNVERSIONED};
 
 use super::{
     Client, Config, DrainConfig, Edits, Emitter, Engine, MirrorConfig, Mistakes, RedisUrl, Server,
@@ -135,15 +135,20 @@ fn client(entry: &Entry<'_>) -> Option<Client> {
 }
 
 pub(super) fn redis_url(entry: &Entry<'_>) -> Option<RedisUrl> {
-    const SCHEMES: [&str; 4] = ["redis", "rediss", "redis-sentinel", "redis-cluster"];
     let text = entry.secret_text()?;
-    let (scheme, rest) = text.split_once("://").unwrap_or((text, ""));
-    let is_url = SCHEMES.contains(&scheme) && !rest.is_empty() && !rest.starts_with('/');
-    if !is_url {
-        // What was meant as a URL may hold a password, so it is not repeated.
-        entry.mistake("is the URL of a Redis, such as `redis://127.0.0.1:6379/0`");
+    // The shards' own crate knows what can be reached; it repeats no password.
+    match text.parse::<ShardUrl>() {
+        Ok(ShardUrl::Redis(_)) => return Some(RedisUrl::new(text)),
+        Ok(ShardUrl::Memory) => {
+            entry.mistake("is the URL of a Redis, such as `redis://127.0.0.1:6379/0`");
+        }
+        Err(error) => {
+            entry.mistake(format!(
+                "is the URL of a Redis, such as `redis://127.0.0.1:6379/0`; this one {error}"
+            ));
+        }
     }
-    is_url.then(|| RedisUrl::new(text))
+    None
 }
 
 fn shards(reading: &Reading<'_>, mut section: Section<'_>) -> Topology {

@@ -241,7 +241,8 @@ fn sessions_need_secrets_and_say_none_of_them() {
         &[
             "session.secrets[0]: is a text that is not empty (line 2)",
             "session.secrets[1]: is a text (line 2)",
-            "session.store: is the URL of a Redis, such as `redis://127.0.0.1:6379/0` (line 3)",
+            "session.store: is the URL of a Redis, such as `redis://127.0.0.1:6379/0`; this one \
+             begins with none of `redis://` and `memory:` (line 3)",
             "session.user: is a JSON pointer, such as `/user/id`, not `id` (line 4)",
             "session.teams: is a JSON pointer, such as `/user/id`, not `/a~2` (line 5)",
             "session.cookie: is the name of a cookie, not `a b` (line 6)",

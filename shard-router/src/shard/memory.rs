@@ -181,7 +181,7 @@ impl Shard for MemoryShard {
     }
 
     fn link(&self, index: usize, heard: mpsc::Sender<(usize, Heard)>) -> Link {
-        subscriber::drive(MemoryDial(self.inner.clone()), index, heard)
+        subscriber::drive(MemoryDial(self.inner.clone()), self.inner.name.clone(), index, heard)
     }
 }
 

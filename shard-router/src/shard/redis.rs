@@ -211,7 +211,7 @@ impl Shard for RedisShard {
     }
 
     fn link(&self, index: usize, heard: mpsc::Sender<(usize, Heard)>) -> Link {
-        subscriber::drive(wire::RedisDial(self.address.clone()), index, heard)
+        subscriber::drive(wire::RedisDial(self.address.clone()), self.name.clone(), index, heard)
     }
 }
 

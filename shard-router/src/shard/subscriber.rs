@@ -224,13 +224,18 @@ const DEAF_AFTER: Duration = Duration::from_secs(3);
 /// # Panics
 ///
 /// Panics outside of a Tokio runtime.
-pub(crate) fn drive(dial: impl Dial, index: usize, heard: mpsc::Sender<(usize, Heard)>) -> Link {
+pub(crate) fn drive(
+    dial: impl Dial,
+    name: Arc<str>,
+    index: usize,
+    heard: mpsc::Sender<(usize, Heard)>,
+) -> Link {
     let shared = Arc::new(Shared::default());
     let closed = CancellationToken::new();
     let link = Link { shared: shared.clone(), _closed_on_drop: closed.clone().drop_guard() };
     tokio::spawn(async move {
         let receiver = heard.clone();
-        let driver = Driver { shared, index, heard, quiet_since: Instant::now() };
+        let driver = Driver { shared, name, index, heard, quiet_since: Instant::now() };
         tokio::select! {
             () = closed.cancelled() => {}
             () = receiver.closed() => {}
@@ -243,6 +248,7 @@ pub(crate) fn drive(dial: impl Dial, index: usize, heard: mpsc::Sender<(usize, H
 /// The task of one link.
 struct Driver {
     shared: Arc<Shared>,
+    name: Arc<str>,
     index: usize,
     heard: mpsc::Sender<(usize, Heard)>,
     /// When the server last said something, or the consumer last kept us waiting.
@@ -277,10 +283,10 @@ impl Driver {
             let wait = backoff.wait();
             match failure {
                 Some(reason) if reason != last_failure => {
-                    warn!(shard = self.index, %reason, "No subscription connection; will retry.");
+                    warn!(shard = %self.name, %reason, "No subscription connection; will retry.");
                     last_failure = reason;
                 }
-                Some(reason) => debug!(shard = self.index, %reason, "Still no connection."),
+                Some(reason) => debug!(shard = %self.name, %reason, "Still no connection."),
                 None => {}
             }
             sleep(wait).await;
