@@ -62,7 +62,8 @@ impl State {
             Command::Identity { client, identity } => self.identity(client, identity),
             Command::Subscribe { client, feed, call } => self.subscribe(client, &feed, call),
             Command::Unsubscribe { client, feed, reply } => {
-                let ended = CallError::Conflict("it was unsubscribed before it was read".to_owned());
+                let ended =
+                    CallError::Conflict("it was unsubscribed before it was read".to_owned());
                 let _ = reply.send(self.unsubscribe(client, &feed, ended));
             }
             Command::Sees { client, feed, reply } => {

@@ -218,10 +218,7 @@ fn check_size(item: &str, max: usize) -> Result<(), CallError> {
     if item.len() <= max {
         return Ok(());
     }
-    Err(CallError::TooLarge(format!(
-        "the item would have {} bytes and may have {max}",
-        item.len()
-    )))
+    Err(CallError::TooLarge(format!("the item would have {} bytes and may have {max}", item.len())))
 }
 
 /// Merges a change into an item, whatever the tree's rules say; for workers of our own.
