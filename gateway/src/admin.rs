@@ -8,14 +8,14 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
 use shard_router::{
     feed::{BadPosition, FeedError, FeedType, Kind, NewFeed, Position, Post},
@@ -158,6 +158,38 @@ impl From<ControlError> for Problem {
     }
 }
 
+/// What the path names, percent-decoded once.
+struct InPath<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let named = Path::from_request_parts(parts, state).await;
+        let Path(named) = named.map_err(|rejection| {
+            let (status, detail) = (rejection.status(), rejection.body_text());
+            Problem { status, errors: vec![detail.clone()], detail }
+        })?;
+        Ok(Self(named))
+    }
+}
+
+/// The body as it was sent.
+struct Sent(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Sent {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = Bytes::from_request(request, state).await;
+        let body = body.map_err(|rejection| {
+            let (status, detail) = (rejection.status(), rejection.body_text());
+            Problem { status, errors: vec![detail.clone()], detail }
+        })?;
+        Ok(Self(body))
+    }
+}
+
 async fn authorize(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let Some(token) = &admin.token else { return next.run(request).await };
     let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -194,7 +226,7 @@ async fn topology(State(admin): State<Admin>) -> Json<Value> {
 
 async fn read_feed(
     State(admin): State<Admin>,
-    Path(feed): Path<String>,
+    InPath(feed): InPath<String>,
 ) -> Result<Response, Problem> {
     let content = admin.feeds.all(&feed).await?;
     let kind = match content.kind {
@@ -227,8 +259,8 @@ struct NewItem {
 
 async fn post_item(
     State(admin): State<Admin>,
-    Path(feed): Path<String>,
-    body: Bytes,
+    InPath(feed): InPath<String>,
+    Sent(body): Sent,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let body: NewItem = read_body(&body)?;
     let item = admin.item(&body.item)?;
@@ -263,8 +295,8 @@ struct Item {
 
 async fn put_item(
     State(admin): State<Admin>,
-    Path((feed, id)): Path<(String, String)>,
-    body: Bytes,
+    InPath((feed, id)): InPath<(String, String)>,
+    Sent(body): Sent,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let body: Item = read_body(&body)?;
     let published = admin.feeds.put(&feed, &id, admin.item(&body.item)?).await?;
@@ -274,7 +306,7 @@ async fn put_item(
 
 async fn delete_item(
     State(admin): State<Admin>,
-    Path((feed, id)): Path<(String, String)>,
+    InPath((feed, id)): InPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     if admin.feeds.retract(&feed, &id).await? {
         Ok(StatusCode::NO_CONTENT)
@@ -292,8 +324,8 @@ struct Move {
 
 async fn move_item(
     State(admin): State<Admin>,
-    Path((feed, id)): Path<(String, String)>,
-    body: Bytes,
+    InPath((feed, id)): InPath<(String, String)>,
+    Sent(body): Sent,
 ) -> Result<Json<Value>, Problem> {
     let body: Move = read_body(&body)?;
     let mut errors = Vec::new();
@@ -310,13 +342,13 @@ async fn move_item(
 struct Emit {
     event: String,
     #[serde(default)]
-    args: Vec<Value>,
+    args: Vec<Box<RawValue>>,
 }
 
 async fn emit(
     State(admin): State<Admin>,
-    Path(room): Path<String>,
-    body: Bytes,
+    InPath(room): InPath<String>,
+    Sent(body): Sent,
 ) -> Result<StatusCode, Problem> {
     let body: Emit = read_body(&body)?;
     let room: Room = room.parse().map_err(|error| Problem::bad(vec![format!("{error}")]))?;
@@ -330,7 +362,7 @@ async fn emit(
 
 async fn inspect(
     State(admin): State<Admin>,
-    Path(user): Path<String>,
+    InPath(user): InPath<String>,
 ) -> Result<Json<Value>, Problem> {
     let stopped = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
     let sockets = admin.live.inspect(UserId::new(&user)).await.map_err(stopped)?;
@@ -347,8 +379,8 @@ struct Disconnect {
 
 async fn disconnect(
     State(admin): State<Admin>,
-    Path(user): Path<String>,
-    body: Bytes,
+    InPath(user): InPath<String>,
+    Sent(body): Sent,
 ) -> Result<Json<Value>, Problem> {
     let body: Disconnect = if body.is_empty() { Disconnect::default() } else { read_body(&body)? };
     let mut message = Message::new(Op::Disconnect);
@@ -358,7 +390,7 @@ async fn disconnect(
 
 async fn refresh(
     State(admin): State<Admin>,
-    Path(user): Path<String>,
+    InPath(user): InPath<String>,
 ) -> Result<Json<Value>, Problem> {
     admin.tell_user(Message::new(Op::Refresh), user).await
 }

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use shard_router::router::Router;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -53,7 +53,7 @@ pub struct Message {
     pub event: Option<String>,
     /// For `emit`: its arguments; clients get the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub args: Vec<Value>,
+    pub args: Vec<Box<RawValue>>,
 }
 
 impl Message {
@@ -206,8 +206,8 @@ impl Control {
                         return Err(ControlError::Bad("emit needs a room and an event".to_owned()));
                     }
                 };
-                let argument = message.args.first().unwrap_or(&Value::Null);
-                self.live.emit(room, Frame::event(event, argument.to_string())).await?;
+                let argument = message.args.first().map_or("null", |argument| argument.get());
+                self.live.emit(room, Frame::event(event, argument.to_owned())).await?;
                 Ok(0)
             }
         }
