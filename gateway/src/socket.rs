@@ -25,6 +25,7 @@ pub mod mojibake;
 pub mod refusal;
 pub mod socketioxide;
 pub mod stall;
+pub mod transport;
 pub mod window;
 
 /// A client that is authenticated and has joined the namespace `/`.

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Command, Inspected, State, Target,
+    Command, Inspected, Target,
+    state::State,
     view::{Need, Owner, PATIENCE, TEAMS, View},
 };
 use crate::{

@@ -38,8 +38,9 @@ use crate::{
     outbox::{CloseReason, Mailbox, Outbox, Outgoing, mailbox},
     socket::{
         Accept, Connection, Inbound, Protocol, Settings,
-        guard::{Admitted, Engine, Transport},
+        guard::{Admitted, Engine},
         mojibake,
+        transport::Transport,
         window::Window,
     },
 };

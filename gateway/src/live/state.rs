@@ -1,0 +1,417 @@
+//! The task of the live state: what it holds, and how one thing leads to another.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use shard_router::{
+    feed::BadFeed,
+    router::Router,
+    shard::{Heard, Link, ShardError},
+};
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    COMMANDS, Command, Listener, Settings,
+    client::{Client, Pending},
+    view::{Need, Owner, PlaceId, View},
+};
+use crate::{
+    hub::{ClientId, Hub, Room, frame::Frame},
+    identity::{TeamId, UserId},
+    metrics,
+    mirror::{
+        Change, Event,
+        keeper::{Answer, Effect, Keeper, MISSING, Out},
+    },
+    snapshot,
+    tree::{Allow, Tree},
+};
+
+/// What was heard and waits for the task; behind it the shard's own buffer fills.
+const HEARD: usize = 8_192;
+/// How much of what waits is taken in before anything is sent on.
+const BATCH: usize = 256;
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a shard answered to an [`Effect`].
+#[derive(Debug)]
+enum Answered {
+    Read { nonce: u64, answers: Result<Vec<Result<Answer, BadFeed>>, ShardError> },
+    Marked { shard: usize, nonce: u64, sent: Result<(), ShardError> },
+}
+
+pub(super) struct State {
+    pub(super) keeper: Keeper,
+    pub(super) hub: Hub,
+    pub(super) tree: Arc<Tree>,
+    pub(super) allow: Arc<Allow>,
+    pub(super) router: Arc<Router>,
+    pub(super) listener: Box<dyn Listener>,
+    pub(super) tracker: TaskTracker,
+    pub(super) links: Vec<Link>,
+    pub(super) heard: mpsc::Receiver<(usize, Heard)>,
+    answers: mpsc::Sender<Answered>,
+    answered: mpsc::Receiver<Answered>,
+    pub(super) mark_channel: Bytes,
+    pub(super) views: HashMap<Owner, View>,
+    /// Where each feed hangs.
+    pub(super) hung: HashMap<Arc<str>, Vec<(Owner, PlaceId)>>,
+    /// Views with a `reset` that may be due.
+    pub(super) open: HashSet<Owner>,
+    pub(super) clients: HashMap<ClientId, Client>,
+    /// Who subscribed to a feed by its name and was told that it cannot be read; not in its room yet.
+    pub(super) untold: HashMap<Arc<str>, Vec<ClientId>>,
+    /// Feeds that those who subscribed by name get anew once all that happened is taken in.
+    pub(super) anew: HashSet<Arc<str>>,
+    pub(super) pending: Vec<Pending>,
+    /// Whether somebody who waits may be told now.
+    pub(super) serve: bool,
+    pub(super) next_client: u64,
+}
+
+impl State {
+    pub(super) fn new(
+        settings: Settings,
+        router: Arc<Router>,
+        listener: Box<dyn Listener>,
+        tracker: TaskTracker,
+    ) -> Self {
+        let keeper = Keeper::new(settings.keeper.clone(), &settings.shards, Instant::now());
+        let (told, heard) = mpsc::channel(HEARD);
+        let links = router.shards().iter().enumerate();
+        let links = links
+            .map(|(index, shard)| {
+                let link = shard.link(index, told.clone());
+                link.subscribe(keeper.standing_channels(), STANDING);
+                link
+            })
+            .collect();
+        let (answers, answered) = mpsc::channel(COMMANDS);
+        Self {
+            keeper,
+            hub: Hub::default(),
+            tree: settings.tree,
+            allow: settings.allow,
+            router,
+            listener,
+            tracker,
+            links,
+            heard,
+            answers,
+            answered,
+            mark_channel: Bytes::from(settings.keeper.mark_channel),
+            views: HashMap::new(),
+            hung: HashMap::new(),
+            open: HashSet::new(),
+            clients: HashMap::new(),
+            untold: HashMap::new(),
+            anew: HashSet::new(),
+            pending: Vec::new(),
+            serve: false,
+            next_client: 0,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        drain: CancellationToken,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut inbox_open = true;
+        while inbox_open {
+            let mut ticked = false;
+            let mut notices = None;
+            tokio::select! {
+                () = drain.cancelled() => return,
+                command = inbox.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => inbox_open = false,
+                },
+                Some((shard, heard)) = self.heard.recv() => {
+                    let now = Instant::now();
+                    notices = Some(now);
+                    self.keeper.heard(shard, heard, now);
+                    for _ in 0..BATCH {
+                        let Ok((shard, heard)) = self.heard.try_recv() else { break };
+                        self.keeper.heard(shard, heard, now);
+                    }
+                }
+                Some(answered) = self.answered.recv() => self.answer(answered),
+                _ = tick.tick() => {
+                    ticked = true;
+                    self.keeper.tick(Instant::now());
+                    for (shard, count) in self.keeper.subscriptions() {
+                        metrics::shard_subscriptions(shard, count);
+                    }
+                }
+            }
+            self.settle(ticked);
+            if let Some(since) = notices {
+                metrics::fanout(since.elapsed());
+            }
+        }
+    }
+
+    fn answer(&mut self, answered: Answered) {
+        let now = Instant::now();
+        match answered {
+            Answered::Read { nonce, answers } => self.keeper.answered(nonce, answers, now),
+            Answered::Marked { shard, nonce, sent } => self.keeper.probed(shard, nonce, sent, now),
+        }
+    }
+
+    /// Tells clients what came of it, until nothing more does; then asks the shards.
+    fn settle(&mut self, ticked: bool) {
+        let mut serve = std::mem::take(&mut self.serve) || ticked;
+        loop {
+            let outs = self.keeper.outs();
+            if outs.is_empty() {
+                break;
+            }
+            for out in outs {
+                serve |= matches!(out, Out::Filled(_) | Out::ItemFilled(..));
+                self.out(out);
+            }
+        }
+        self.announce();
+        self.tell_anew();
+        if serve {
+            self.serve_pending();
+        }
+        for effect in self.keeper.effects() {
+            self.carry_out(effect);
+        }
+    }
+
+    fn out(&mut self, out: Out) {
+        let now = Instant::now();
+        match out {
+            Out::Filled(feed) => self.filled(&feed, now),
+            Out::Event(feed, event) => self.event(&feed, &event, now),
+            Out::Reset(feed) => self.reset(&feed, now),
+            Out::ItemFilled(feed, id) => self.item_filled(&feed, &id),
+            Out::Item(feed, id) => self.item(&feed, &id),
+            Out::Finished { queue, id, result } => self.listener.finished(&queue, &id, result),
+            Out::Control(message) => self.listener.control(message),
+            Out::Shard { shard, up } => self.listener.shard(shard, up),
+        }
+    }
+
+    pub(super) fn places(&self, feed: &str) -> Vec<(Owner, PlaceId)> {
+        self.hung.get(feed).cloned().unwrap_or_default()
+    }
+
+    /// Lists the rooms that hear a feed's events: its views where it is shown, and its subscribers.
+    pub(super) fn audience(&self, feed: &Arc<str>) -> Vec<Room> {
+        let mut rooms: Vec<Room> = Vec::new();
+        for (owner, place) in self.hung.get(feed).into_iter().flatten() {
+            let room = owner.room();
+            if self.views[owner].hears(*place) && !rooms.contains(&room) {
+                rooms.push(room);
+            }
+        }
+        if !self.anew.contains(feed) {
+            rooms.push(Room::Feed(feed.clone()));
+        }
+        rooms
+    }
+
+    fn filled(&mut self, feed: &Arc<str>, now: Instant) {
+        for (owner, place) in self.places(feed) {
+            let mut needs = Vec::new();
+            if let Some(view) = self.views.get_mut(&owner) {
+                view.filled(place, &self.keeper, now, &mut needs);
+            }
+            self.open.insert(owner.clone());
+            self.meet(&owner, needs, now);
+        }
+        if self.untold.contains_key(feed) {
+            self.anew.insert(feed.clone());
+        }
+    }
+
+    fn event(&mut self, feed: &Arc<str>, event: &Event, now: Instant) {
+        let audience = self.audience(feed);
+        if audience.iter().any(|room| !self.hub.is_empty(room)) {
+            let (name, json) = snapshot::event_json(feed, event);
+            let delivered = self.hub.send(&audience, &Frame::event(name, json));
+            metrics::events_delivered(name, delivered);
+        }
+        for (owner, place) in self.places(feed) {
+            let mut needs = Vec::new();
+            let Some(view) = self.views.get_mut(&owner) else { continue };
+            view.stale(place);
+            match &event.change {
+                Change::Publish { id, .. } => view.published(place, id, now, &mut needs),
+                Change::Retract { id } => view.retracted(place, id, &mut needs),
+                Change::Change { .. } | Change::Position { .. } => {}
+            }
+            if view.is_open() {
+                self.open.insert(owner.clone());
+            }
+            self.meet(&owner, needs, now);
+        }
+    }
+
+    fn reset(&mut self, feed: &Arc<str>, now: Instant) {
+        for (owner, place) in self.places(feed) {
+            let mut needs = Vec::new();
+            if let Some(view) = self.views.get_mut(&owner) {
+                view.reset(place, &self.keeper, now, &mut needs);
+            }
+            self.open.insert(owner.clone());
+            self.meet(&owner, needs, now);
+        }
+        if !self.hub.is_empty(&Room::Feed(feed.clone())) {
+            self.anew.insert(feed.clone());
+        }
+    }
+
+    /// Sends feeds anew to those who subscribed to them by name.
+    fn tell_anew(&mut self) {
+        for feed in std::mem::take(&mut self.anew) {
+            let room = Room::Feed(feed.clone());
+            for id in self.untold.remove(&feed).unwrap_or_default() {
+                if let Some(client) = self.clients.get(&id) {
+                    self.hub.join(room.clone(), id, client.outbox.clone());
+                }
+            }
+            let json = snapshot::reset_json(&feed, None, Some(&self.collection(&feed)));
+            let delivered = self.hub.send(&[room], &Frame::snapshot("reset", json));
+            metrics::events_delivered("reset", delivered);
+        }
+    }
+
+    /// Takes in the attributes of a team or user; who was told before that there are none
+    /// is told now.
+    fn item_filled(&mut self, feed: &str, id: &str) {
+        for view in
+            self.views.values_mut().filter(|view| *view.attrs == *feed && view.owner.id() == id)
+        {
+            view.attrs_known = true;
+            view.stale_model();
+        }
+        if self.keeper.item(feed, id).flatten().is_some_and(|item| item != MISSING) {
+            self.item(feed, id);
+        }
+    }
+
+    /// Tells a room that its own team or user has other attributes.
+    fn item(&mut self, feed: &str, id: &str) {
+        let concerned: Vec<Owner> = [Owner::Team(TeamId::new(id)), Owner::User(UserId::new(id))]
+            .into_iter()
+            .filter(|owner| {
+                self.views.get(owner).is_some_and(|view| view.shared && *view.attrs == *feed)
+            })
+            .collect();
+        for owner in concerned {
+            let Some(view) = self.views.get_mut(&owner) else { continue };
+            view.stale_model();
+            let (item, v) = view.attrs_item(&self.keeper);
+            let frame = Frame::event("change", snapshot::item_event_json(feed, id, item, v));
+            let delivered = self.hub.send(&[owner.room()], &frame);
+            metrics::events_delivered("change", delivered);
+        }
+    }
+
+    /// Mirrors what a view wants mirrored; what is there already fills it at once.
+    pub(super) fn meet(&mut self, owner: &Owner, needs: Vec<Need>, now: Instant) {
+        let mut open = needs;
+        while !open.is_empty() {
+            let mut more = Vec::new();
+            for need in std::mem::take(&mut open) {
+                match need {
+                    Need::Hang(feed, place) => {
+                        self.keeper.want(&feed, self.router.owner(&feed), now);
+                        self.hung.entry(feed.clone()).or_default().push((owner.clone(), place));
+                        if self.keeper.mirror(&feed).is_some()
+                            && let Some(view) = self.views.get_mut(owner)
+                        {
+                            view.filled(place, &self.keeper, now, &mut more);
+                        }
+                    }
+                    Need::Drop(feed, place) => {
+                        self.keeper.unwant(&feed, now);
+                        if let Some(places) = self.hung.get_mut(&feed) {
+                            places.retain(|hung| hung.1 != place || hung.0 != *owner);
+                            if places.is_empty() {
+                                self.hung.remove(&feed);
+                            }
+                        }
+                    }
+                }
+            }
+            open = more;
+        }
+    }
+
+    /// Sends the resets that are due.
+    pub(super) fn announce(&mut self) {
+        let now = Instant::now();
+        for owner in std::mem::take(&mut self.open) {
+            let Some(view) = self.views.get_mut(&owner) else { continue };
+            let room = owner.room();
+            let resets = view.announce(&self.keeper, now, !self.hub.is_empty(&room));
+            if view.is_open() {
+                self.open.insert(owner);
+            }
+            for (_, json) in resets {
+                let delivered =
+                    self.hub.send(std::slice::from_ref(&room), &Frame::snapshot("reset", json));
+                metrics::events_delivered("reset", delivered);
+            }
+        }
+    }
+
+    /// Returns a feed as a flat collection, as its subscribers see it.
+    pub(super) fn collection(&self, feed: &str) -> String {
+        match self.keeper.mirror(feed) {
+            Some(mirror) => snapshot::collection_json(feed, mirror, |_| []),
+            None => snapshot::unavailable_json(feed),
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let (router, answers, channel) =
+            (self.router.clone(), self.answers.clone(), self.mark_channel.clone());
+        match effect {
+            Effect::Read { feed, nonce, .. } => {
+                self.tracker.spawn(async move {
+                    let read = router.read(&feed, channel, nonce.to_string()).await;
+                    let read = read.map(|content| vec![content.map(Answer::Full)]);
+                    // Nobody waits any more when the live state has stopped.
+                    let _ = answers.send(Answered::Read { nonce, answers: read }).await;
+                });
+            }
+            Effect::Settle { shard, touched, nonce } => {
+                self.tracker.spawn(async move {
+                    let read = router.settle(shard, touched, channel, nonce.to_string()).await;
+                    let each = |settled: Result<_, _>| settled.map(Answer::Settled);
+                    let read = read.map(|settled| settled.into_iter().map(each).collect());
+                    let _ = answers.send(Answered::Read { nonce, answers: read }).await;
+                });
+            }
+            Effect::Mark { shard, nonce } => {
+                self.tracker.spawn(async move {
+                    let sent = router.mark(shard, channel, nonce.to_string()).await;
+                    let _ = answers.send(Answered::Marked { shard, nonce, sent }).await;
+                });
+            }
+            Effect::Subscribe { shard, channels, ticket } => {
+                self.links[shard].subscribe(channels, ticket)
+            }
+            Effect::Unsubscribe { shard, channels } => self.links[shard].unsubscribe(channels),
+            Effect::Reset { shard, reason } => self.links[shard].reset(reason),
+        }
+    }
+}
+
+/// The ticket of the channels that a connection has from its start; the keeper's begin at 1.
+const STANDING: u64 = 0;

@@ -1,0 +1,189 @@
+//! What carries one client: which connection, how much went out, and how to close it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{
+    limits::Place,
+    metrics::{self, Connected},
+    socket::{
+        Protocol,
+        stall::{Peer, Switch},
+    },
+};
+
+/// Which transport a request uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Requests that wait for something to say.
+    Polling,
+    /// A websocket.
+    Websocket,
+}
+
+impl Kind {
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Polling => "polling",
+            Self::Websocket => "websocket",
+        }
+    }
+}
+
+/// What carries one client, from its handshake until the engine forgets it.
+///
+/// The engine keeps it with the first request, so that it lives exactly as long as the session.
+#[derive(Debug)]
+pub struct Transport {
+    sid: OnceLock<Box<str>>,
+    /// Cancelled when the client was closed from inside.
+    pub(super) closed: CancellationToken,
+    /// Short; the websocket that carries the client and the gauge that counts it.
+    carrier: Mutex<Carrier>,
+    joined: AtomicU32,
+    /// How many bytes polls were answered with.
+    pub(super) polled: AtomicU64,
+    all: Arc<Transports>,
+    /// Free again when the client is forgotten.
+    _place: Place,
+}
+
+#[derive(Debug, Default)]
+struct Carrier {
+    websocket: Option<Switch>,
+    /// What the websocket's connection had written before it was one.
+    before: u64,
+    /// Nobody counts what goes out: the connection came by another listener.
+    is_blind: bool,
+    connected: Option<(Protocol, Connected)>,
+}
+
+impl Transport {
+    pub(super) fn new(all: Arc<Transports>, place: Place) -> Self {
+        Self {
+            sid: OnceLock::new(),
+            closed: CancellationToken::new(),
+            carrier: Mutex::default(),
+            joined: AtomicU32::new(0),
+            polled: AtomicU64::new(0),
+            all,
+            _place: place,
+        }
+    }
+
+    pub(super) fn carried_by(&self, peer: Option<Peer>) {
+        let Some(peer) = peer else {
+            warn!("Websocket did not come through the stall listener; it cannot be closed.");
+            self.carrier().is_blind = true;
+            return;
+        };
+        let mut carrier = self.carrier();
+        if let Some((protocol, _)) = carrier.connected.take() {
+            let connected = metrics::connected(protocol, Kind::Websocket.label());
+            carrier.connected = Some((protocol, connected));
+        }
+        carrier.before = peer.switch.written();
+        carrier.websocket = Some(peer.switch);
+        let is_closed = self.closed.is_cancelled();
+        drop(carrier);
+        if is_closed {
+            self.close();
+        }
+    }
+
+    /// Counts the client as connected; returns how often it has joined.
+    pub fn join(&self, protocol: Protocol) -> u32 {
+        let mut carrier = self.carrier();
+        let kind = carrier.websocket.as_ref().map_or(Kind::Polling, |_| Kind::Websocket);
+        carrier.connected = Some((protocol, metrics::connected(protocol, kind.label())));
+        self.joined.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts the client as gone, unless it has joined again since.
+    pub fn leave(&self, joined: u32) {
+        if self.is_last(joined) {
+            self.carrier().connected = None;
+        }
+    }
+
+    /// Tells whether this is the last time that the client joined.
+    #[must_use]
+    pub fn is_last(&self, joined: u32) -> bool {
+        self.joined.load(Ordering::Relaxed) == joined
+    }
+
+    /// Closes the transport as a broken network would: every generation comes back by itself.
+    pub fn close(&self) {
+        self.closed.cancel();
+        if let Some(switch) = &self.carrier().websocket {
+            switch.cut();
+        }
+    }
+
+    /// Tells whether a websocket carries the client, or is about to.
+    #[must_use]
+    pub fn has_websocket(&self) -> bool {
+        self.carrier().websocket.is_some()
+    }
+
+    /// Returns how many bytes went out to the client, if they are counted.
+    #[must_use]
+    pub fn gone(&self) -> Option<u64> {
+        let carrier = self.carrier();
+        let written = carrier.websocket.as_ref().map_or(0, |switch| switch.written());
+        let polled = self.polled.load(Ordering::Relaxed);
+        (!carrier.is_blind).then_some(polled + written - carrier.before)
+    }
+
+    /// Tells whether the client let bytes wait for too long.
+    #[must_use]
+    pub fn has_stalled(&self) -> bool {
+        self.carrier().websocket.as_ref().is_some_and(Switch::has_stalled)
+    }
+
+    fn carrier(&self) -> std::sync::MutexGuard<'_, Carrier> {
+        self.carrier.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        if let Some(sid) = self.sid.get() {
+            self.all.lock().remove(sid);
+        }
+    }
+}
+
+/// The transports of living sessions that come again by their sid.
+#[derive(Debug, Default)]
+pub(super) struct Transports {
+    /// Held for a look or a change; every polling request passes here.
+    by_sid: Mutex<HashMap<Box<str>, std::sync::Weak<Transport>>>,
+}
+
+impl Transports {
+    pub(super) fn insert(&self, sid: &str, transport: &Arc<Transport>) {
+        if transport.sid.set(sid.into()).is_ok() {
+            self.lock().insert(sid.into(), Arc::downgrade(transport));
+        }
+    }
+
+    /// Finds the transport of a session that lives and was not closed.
+    pub(super) fn get(&self, sid: &str) -> Option<Arc<Transport>> {
+        // Bound first: dropping the last `Arc` under the lock would lock again.
+        let transport = self.lock().get(sid)?.upgrade();
+        transport.filter(|transport| !transport.closed.is_cancelled())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, std::sync::Weak<Transport>>> {
+        self.by_sid.lock().expect("no holder of this lock panics")
+    }
+}
