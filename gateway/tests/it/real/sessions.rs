@@ -241,10 +241,14 @@ async fn changed_teams_take_effect_without_a_reconnect() {
     cluster.seed().await;
     let app = App::start(&cluster).await;
     let ann = app.log_in(user("ann", &["red"])).await;
+    let bob = app.log_in(user("bob", &["blue", "red"])).await;
     let [first, second] = [cluster.gateways[0].url(), cluster.gateways[1].url()];
     let mut clients = Clients::start(vec![
         spec("4.8", "websocket", &first, &ann),
         spec("2.5.0", "polling", &second, &ann),
+        // Who stays in both teams keeps them heard on both gateways.
+        spec("4.8", "polling", &first, &bob),
+        spec("2.5.0", "websocket", &second, &bob),
     ]);
     clients.ready().await;
     let chat = json!({ "feed": "team.red.chat" });
@@ -264,7 +268,7 @@ async fn changed_teams_take_effect_without_a_reconnect() {
     assert_eq!(ended["collection"], Value::Null);
     assert_eq!(clients.held(0).await["subscriptions"], json!({}));
     let blue = User { id: "ann", teams: &["blue"] };
-    cluster.settled(&mut clients, &[blue; 2]).await;
+    cluster.settled(&mut clients, &[blue, blue, BOB, BOB]).await;
 
     // Of the team that was lost nothing comes any more, of the new one everything.
     let before: Vec<usize> = (0..2).map(|client| clients.events(client).len()).collect();
@@ -274,7 +278,7 @@ async fn changed_teams_take_effect_without_a_reconnect() {
     cluster.post("team.red.chat", json!({ "item": "psst" })).await;
     cluster.post("teams", json!({ "id": "red", "item": { "name": "Secret" } })).await;
     cluster.post("team.blue.members.eve.tasks", json!({ "item": { "title": "ours" } })).await;
-    cluster.settled(&mut clients, &[blue; 2]).await;
+    cluster.settled(&mut clients, &[blue, blue, BOB, BOB]).await;
     cluster.emit("user:ann", "marker", json!(1)).await;
     for client in 0..2 {
         clients.hears_event(client, "marker", |_| true).await;
@@ -292,8 +296,8 @@ async fn changed_teams_take_effect_without_a_reconnect() {
     let message = json!({ "op": "refresh", "user": "ann" }).to_string();
     cluster.shards[2].text(&["PUBLISH", "gateway.control", &message]).await;
     let both = User { id: "ann", teams: &["blue", "red"] };
-    cluster.settled(&mut clients, &[both; 2]).await;
-    for client in 0..2 {
+    cluster.settled(&mut clients, &[both, both, BOB, BOB]).await;
+    for client in 0..clients.len() {
         assert_eq!(clients.count(client, "connect"), 1);
     }
 }
