@@ -181,13 +181,28 @@ async fn edits_are_carried_out_by_the_worker_under_the_rules() {
 
     let blue = "team.blue.members.eve.tasks";
     for (client, name, argument, code) in [
-        (CLIENT_OF_ANN, "set", json!({ "feed": tasks, "id": id, "change": { "n": 1, "id": 2, "done": 3 } }), 400),
+        (
+            CLIENT_OF_ANN,
+            "set",
+            json!({ "feed": tasks, "id": id, "change": { "n": 1, "id": 2, "done": 3 } }),
+            400,
+        ),
         (CLIENT_OF_ANN, "add", json!({ "feed": tasks, "item": { "owner": "ann" } }), 400),
-        (CLIENT_OF_ANN, "set", json!({ "feed": tasks, "id": "none", "change": { "done": true } }), 404),
+        (
+            CLIENT_OF_ANN,
+            "set",
+            json!({ "feed": tasks, "id": "none", "change": { "done": true } }),
+            404,
+        ),
         (CLIENT_OF_ANN, "delete", json!({ "feed": tasks, "id": "none" }), 404),
         (CLIENT_OF_ANN, "move", json!({ "feed": tasks, "id": "none", "position": "begin:" }), 404),
         (CLIENT_OF_ANN, "move", json!({ "feed": tasks, "id": id, "position": "none:" }), 409),
-        (CLIENT_OF_ANN, "move", json!({ "feed": tasks, "id": id, "position": format!("{id}:") }), 409),
+        (
+            CLIENT_OF_ANN,
+            "move",
+            json!({ "feed": tasks, "id": id, "position": format!("{id}:") }),
+            409,
+        ),
         (CLIENT_OF_ANN, "add", json!({ "feed": tasks, "item": {}, "position": ":none" }), 409),
         (CLIENT_OF_ANN, "move", json!({ "feed": tasks, "id": id, "position": "up" }), 400),
         (CLIENT_OF_ANN, "set", json!({ "feed": blue, "id": "1", "change": { "done": true } }), 403),

@@ -104,8 +104,7 @@ impl Cluster {
                 previous = id;
             }
         }
-        let model =
-            |(id, item): &(String, Vec<u8>)| json!({ "id": id, "attrs": attrs(id, item), "collections": {} });
+        let model = |(id, item): &(String, Vec<u8>)| json!({ "id": id, "attrs": attrs(id, item), "collections": {} });
         let models: Vec<Value> = content.items.iter().map(model).collect();
         json!({ "id": feed, "v": version(terms), "models": models })
     }
@@ -175,8 +174,7 @@ pub(super) fn part(id: &str) -> String {
 fn version<'a>(terms: impl IntoIterator<Item = (&'a str, &'a str, &'a [u8])>) -> String {
     let mut sums = [0_u32; 3];
     for (previous, id, item) in terms {
-        let digest =
-            Sha1::digest([previous.as_bytes(), &[0], id.as_bytes(), &[0], item].concat());
+        let digest = Sha1::digest([previous.as_bytes(), &[0], id.as_bytes(), &[0], item].concat());
         for (at, sum) in sums.iter_mut().enumerate() {
             let word = digest[4 * at..4 * at + 4].try_into().expect("four bytes");
             *sum = sum.wrapping_add(u32::from_be_bytes(word));
@@ -202,7 +200,8 @@ fn attrs(id: &str, item: &[u8]) -> Value {
 fn comparable(value: Value, plain: &HashSet<String>) -> Value {
     match value {
         Value::Object(object) => {
-            let is_plain = object.get("id").and_then(Value::as_str).is_some_and(|id| plain.contains(id));
+            let is_plain =
+                object.get("id").and_then(Value::as_str).is_some_and(|id| plain.contains(id));
             let mut out: Map<String, Value> =
                 object.into_iter().map(|(key, value)| (key, comparable(value, plain))).collect();
             if is_plain && let Some(Value::Array(models)) = out.get_mut("models") {
@@ -210,9 +209,7 @@ fn comparable(value: Value, plain: &HashSet<String>) -> Value {
             }
             Value::Object(out)
         }
-        Value::Array(values) => {
-            values.into_iter().map(|value| comparable(value, plain)).collect()
-        }
+        Value::Array(values) => values.into_iter().map(|value| comparable(value, plain)).collect(),
         Value::Number(number) => json!(number.as_f64()),
         other => other,
     }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -288,7 +289,12 @@ async fn what_does_not_fit_the_contract_changes_nothing_and_is_counted() {
         ("POST", format!("/api/feeds/{feed}"), json!({ "item": 1, "type": "queue" }), 400),
         ("PUT", item_path(feed, "ann"), large, 413),
         ("DELETE", item_path(feed, "none"), Value::Null, 404),
-        ("POST", format!("{}/position", item_path(feed, "ann")), json!({ "position": "begin:" }), 409),
+        (
+            "POST",
+            format!("{}/position", item_path(feed, "ann")),
+            json!({ "position": "begin:" }),
+            409,
+        ),
         ("GET", "/api/nothing".to_owned(), Value::Null, 404),
     ] {
         let response = cluster.gateways[0].api(method, &path, Some(body)).await;
@@ -422,7 +428,8 @@ async fn a_gateway_that_is_told_to_end_ends_well_and_its_clients_go_to_the_other
     let mut cluster = Cluster::start().await;
     cluster.seed().await;
     let front = cluster.front();
-    let (ann, bob) = (cluster.session("ann", &["red"]).await, cluster.session("bob", BOB.teams).await);
+    let (ann, bob) =
+        (cluster.session("ann", &["red"]).await, cluster.session("bob", BOB.teams).await);
     let mut clients = Clients::start(vec![
         spec("4.8", "websocket", &front, &ann),
         spec("2.5.0", "polling", &front, &ann),
@@ -464,13 +471,14 @@ async fn a_gateway_that_is_told_to_end_ends_well_and_its_clients_go_to_the_other
 
 impl Gateway {
     /// Makes something that writes to a sorted feed by the HTTP API and tells whether it could.
-    fn writer(&self, feed: &str) -> impl Fn(usize) -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> + Send + use<> {
+    fn writer(&self, feed: &str) -> impl Fn(usize) -> BoxFuture<'static, bool> + Send + use<> {
         let (admin, path) = (self.admin(), format!("/api/feeds/{feed}"));
         move |n| {
             let path = path.clone();
             Box::pin(async move {
                 let position = if n % 3 == 0 { "begin:" } else { ":end" };
-                let body = json!({ "item": { "n": n }, "type": "sorted_feed", "position": position });
+                let body =
+                    json!({ "item": { "n": n }, "type": "sorted_feed", "position": position });
                 let headers = [("Authorization", "Bearer token")];
                 let asked = http::request(admin, "POST", &path, &headers, Some(&body));
                 let asked = tokio::time::timeout(PATIENCE, asked).await.expect("it answers");
@@ -482,7 +490,7 @@ impl Gateway {
 
 impl Redis {
     /// Makes something that appends to a sorted feed as Thoonk does and tells whether it could.
-    fn writer(&self) -> impl Fn(&str, &str) -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> + Send + use<> {
+    fn writer(&self) -> impl Fn(&str, &str) -> BoxFuture<'static, bool> + Send + use<> {
         let port = self.port();
         move |feed, id| {
             let (feed, id) = (feed.to_owned(), id.to_owned());
@@ -503,7 +511,9 @@ impl Redis {
                     &format!("feed.position:{feed}"),
                 ];
                 let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-                super::redis::say_to(port, &words).await.is_ok_and(|reply| reply == Reply::Number(1))
+                super::redis::say_to(port, &words)
+                    .await
+                    .is_ok_and(|reply| reply == Reply::Number(1))
             })
         }
     }

@@ -84,9 +84,7 @@ impl Clients {
     /// The events that a client has heard, as `(name, argument)`.
     pub(super) fn events(&self, client: usize) -> Vec<(String, Value)> {
         let events = self.said(client).into_iter().filter(|said| said["t"] == "event");
-        events
-            .map(|mut said| (text(&said["name"]), said["args"][0].take()))
-            .collect()
+        events.map(|mut said| (text(&said["name"]), said["args"][0].take())).collect()
     }
 
     /// Waits until what a client has said holds what is looked for, and returns that.

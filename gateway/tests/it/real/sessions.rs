@@ -149,7 +149,8 @@ async fn the_cookie_of_an_express_app_opens_a_socket_and_no_other_does() {
     for (client, spec) in specs.iter().enumerate() {
         let told = refused
             .hears(client, "why it is refused", |said| {
-                let mut told = said.iter().filter(|said| said["t"] == "connect_error" || said["t"] == "error");
+                let mut told =
+                    said.iter().filter(|said| said["t"] == "connect_error" || said["t"] == "error");
                 told.next().cloned()
             })
             .await;
@@ -222,7 +223,8 @@ async fn logging_out_closes_the_sockets_on_both_gateways_for_good() {
             })
             .await;
     }
-    let attempts: Vec<usize> = anns.clone().map(|client| clients.count(client, "attempt")).collect();
+    let attempts: Vec<usize> =
+        anns.clone().map(|client| clients.count(client, "attempt")).collect();
     tokio::time::sleep(WATCH).await;
     for client in anns {
         let said = clients.said(client);
@@ -259,9 +261,14 @@ async fn changed_teams_take_effect_without_a_reconnect() {
     let told = cluster.gateways[1].done("POST", "/api/users/ann/refresh", None).await;
     assert_eq!(told, json!({ "sockets": 1 }));
     for client in 0..2 {
-        clients.hears_event(client, "retract", |said| said["feed"] == "teams" && said["id"] == "red").await;
-        clients.hears_event(client, "publish", |said| said["feed"] == "teams" && said["id"] == "blue").await;
-        let members = clients.hears_event(client, "reset", |said| said["feed"] == "team.blue.members").await;
+        clients
+            .hears_event(client, "retract", |said| said["feed"] == "teams" && said["id"] == "red")
+            .await;
+        clients
+            .hears_event(client, "publish", |said| said["feed"] == "teams" && said["id"] == "blue")
+            .await;
+        let members =
+            clients.hears_event(client, "reset", |said| said["feed"] == "team.blue.members").await;
         assert_eq!(members["parent"], json!({ "feed": "teams", "id": "blue" }));
     }
     let ended = clients.hears_event(0, "reset", |said| said["feed"] == "team.red.chat").await;
@@ -280,10 +287,11 @@ async fn changed_teams_take_effect_without_a_reconnect() {
     cluster.post("team.blue.members.eve.tasks", json!({ "item": { "title": "ours" } })).await;
     cluster.settled(&mut clients, &[blue, blue, BOB, BOB]).await;
     cluster.emit("user:ann", "marker", json!(1)).await;
-    for client in 0..2 {
+    for (client, before) in before.into_iter().enumerate() {
         clients.hears_event(client, "marker", |_| true).await;
-        let events = clients.events(client).split_off(before[client]);
-        let heard: Vec<_> = events.iter().map(|(name, said)| (name.as_str(), &said["feed"])).collect();
+        let events = clients.events(client).split_off(before);
+        let heard: Vec<_> =
+            events.iter().map(|(name, said)| (name.as_str(), &said["feed"])).collect();
         let ours = json!("team.blue.members.eve.tasks");
         assert_eq!(heard, [("publish", &ours), ("marker", &Value::Null)]);
     }
@@ -340,8 +348,8 @@ async fn a_user_is_sent_away_from_both_gateways_and_finally_if_wanted() {
     }
     let attempts: Vec<usize> = (0..4).map(|client| clients.count(client, "attempt")).collect();
     tokio::time::sleep(WATCH).await;
-    for client in 0..4 {
-        assert_eq!(clients.count(client, "attempt"), attempts[client]);
+    for (client, attempts) in attempts.into_iter().enumerate() {
+        assert_eq!(clients.count(client, "attempt"), attempts);
         assert_eq!(clients.count(client, "connect"), 2);
     }
     assert_eq!((clients.count(4, "connect"), clients.count(4, "disconnect")), (1, 0));
