@@ -142,6 +142,34 @@ async fn a_job_that_does_not_end_in_time_is_answered_with_its_state() {
 }
 
 #[tokio::test]
+async fn too_many_calls_are_told_when_to_come_again() {
+    let cluster = Cluster::start().await;
+    let mut clients = open(&cluster).await;
+    // A queue that is full: nobody works on it, and two may wait.
+    for (client, code) in [(CLIENT_OF_ANN, 504), (CLIENT_OF_BOB, 504), (CLIENT_OF_ANN, 503)] {
+        let answer = clients.call(client, "fewTasks", json!({})).await;
+        assert_eq!(answer["code"], code, "{answer}");
+        assert_eq!(answer["retry_after"].is_number(), code == 503, "{answer}");
+    }
+    // A client that asks and asks: 64 calls are open, the next is refused at once.
+    let mut calls = Vec::new();
+    for n in 0..65 {
+        calls.push(clients.ask(CLIENT_OF_ANN, "slowTask", json!({ "n": n })).await);
+    }
+    let mut codes = Vec::new();
+    for call in calls {
+        let answer = clients.answer(CLIENT_OF_ANN, call).await;
+        assert_eq!(answer["retry_after"].is_number(), answer["code"] == 429, "{answer}");
+        codes.push(answer["code"].clone());
+    }
+    assert_eq!(codes.iter().filter(|code| **code == 504).count(), 64, "{codes:?}");
+    assert_eq!(codes[64], 429, "{codes:?}");
+    // It is not held against it afterwards.
+    let answer = clients.call(CLIENT_OF_ANN, "slowTask", json!({})).await;
+    assert_eq!(answer["code"], 504, "{answer}");
+}
+
+#[tokio::test]
 async fn edits_are_carried_out_by_the_worker_under_the_rules() {
     let cluster = Cluster::start().await;
     cluster.seed().await;

@@ -343,6 +343,10 @@ timeout = "20s"
 [jobs.slowTask]
 queue   = "slowTask"
 timeout = "1s"
+[jobs.fewTasks]
+queue      = "fewTasks"
+timeout    = "1s"
+max_queued = 2
 
 [edits]
 timeout = "20s"

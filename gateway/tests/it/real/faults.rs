@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -470,10 +471,7 @@ async fn a_gateway_that_is_told_to_end_ends_well_and_its_clients_go_to_the_other
 
 impl Gateway {
     /// Makes something that writes to a sorted feed by the HTTP API and tells whether it could.
-    fn writer(
-        &self,
-        feed: &str,
-    ) -> impl Fn(usize) -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> + Send + use<> {
+    fn writer(&self, feed: &str) -> impl Fn(usize) -> BoxFuture<'static, bool> + Send + use<> {
         let (admin, path) = (self.admin(), format!("/api/feeds/{feed}"));
         move |n| {
             let path = path.clone();
@@ -492,10 +490,7 @@ impl Gateway {
 
 impl Redis {
     /// Makes something that appends to a sorted feed as Thoonk does and tells whether it could.
-    fn writer(
-        &self,
-    ) -> impl Fn(&str, &str) -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> + Send + use<>
-    {
+    fn writer(&self) -> impl Fn(&str, &str) -> BoxFuture<'static, bool> + Send + use<> {
         let port = self.port();
         move |feed, id| {
             let (feed, id) = (feed.to_owned(), id.to_owned());

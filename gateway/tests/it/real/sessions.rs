@@ -243,10 +243,14 @@ async fn changed_teams_take_effect_without_a_reconnect() {
     cluster.seed().await;
     let app = App::start(&cluster).await;
     let ann = app.log_in(user("ann", &["red"])).await;
+    let bob = app.log_in(user("bob", &["blue", "red"])).await;
     let [first, second] = [cluster.gateways[0].url(), cluster.gateways[1].url()];
     let mut clients = Clients::start(vec![
         spec("4.8", "websocket", &first, &ann),
         spec("2.5.0", "polling", &second, &ann),
+        // Who stays in both teams keeps them heard on both gateways.
+        spec("4.8", "polling", &first, &bob),
+        spec("2.5.0", "websocket", &second, &bob),
     ]);
     clients.ready().await;
     let chat = json!({ "feed": "team.red.chat" });
@@ -271,7 +275,7 @@ async fn changed_teams_take_effect_without_a_reconnect() {
     assert_eq!(ended["collection"], Value::Null);
     assert_eq!(clients.held(0).await["subscriptions"], json!({}));
     let blue = User { id: "ann", teams: &["blue"] };
-    cluster.settled(&mut clients, &[blue; 2]).await;
+    cluster.settled(&mut clients, &[blue, blue, BOB, BOB]).await;
 
     // Of the team that was lost nothing comes any more, of the new one everything.
     let before: Vec<usize> = (0..2).map(|client| clients.events(client).len()).collect();
@@ -281,11 +285,11 @@ async fn changed_teams_take_effect_without_a_reconnect() {
     cluster.post("team.red.chat", json!({ "item": "psst" })).await;
     cluster.post("teams", json!({ "id": "red", "item": { "name": "Secret" } })).await;
     cluster.post("team.blue.members.eve.tasks", json!({ "item": { "title": "ours" } })).await;
-    cluster.settled(&mut clients, &[blue; 2]).await;
+    cluster.settled(&mut clients, &[blue, blue, BOB, BOB]).await;
     cluster.emit("user:ann", "marker", json!(1)).await;
-    for client in 0..2 {
+    for (client, before) in before.into_iter().enumerate() {
         clients.hears_event(client, "marker", |_| true).await;
-        let events = clients.events(client).split_off(before[client]);
+        let events = clients.events(client).split_off(before);
         let heard: Vec<_> =
             events.iter().map(|(name, said)| (name.as_str(), &said["feed"])).collect();
         let ours = json!("team.blue.members.eve.tasks");
@@ -300,8 +304,8 @@ async fn changed_teams_take_effect_without_a_reconnect() {
     let message = json!({ "op": "refresh", "user": "ann" }).to_string();
     cluster.shards[2].text(&["PUBLISH", "gateway.control", &message]).await;
     let both = User { id: "ann", teams: &["blue", "red"] };
-    cluster.settled(&mut clients, &[both; 2]).await;
-    for client in 0..2 {
+    cluster.settled(&mut clients, &[both, both, BOB, BOB]).await;
+    for client in 0..clients.len() {
         assert_eq!(clients.count(client, "connect"), 1);
     }
 }
@@ -344,8 +348,8 @@ async fn a_user_is_sent_away_from_both_gateways_and_finally_if_wanted() {
     }
     let attempts: Vec<usize> = (0..4).map(|client| clients.count(client, "attempt")).collect();
     tokio::time::sleep(WATCH).await;
-    for client in 0..4 {
-        assert_eq!(clients.count(client, "attempt"), attempts[client]);
+    for (client, attempts) in attempts.into_iter().enumerate() {
+        assert_eq!(clients.count(client, "attempt"), attempts);
         assert_eq!(clients.count(client, "connect"), 2);
     }
     assert_eq!((clients.count(4, "connect"), clients.count(4, "disconnect")), (1, 0));
