@@ -3,5 +3,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod engine;
+mod layering;
 mod sessions;
 mod stage;
+mod stories;
