@@ -104,6 +104,9 @@ impl Session {
         let mut recheck =
             tokio::time::interval_at(tokio::time::Instant::now() + first, self.parts.recheck);
         recheck.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // A message about the session may have come between its look-up and the join, when
+        // there was nobody here to hear it; it made what was kept of the session be forgotten.
+        self.look_again(false).await?;
         loop {
             tokio::select! {
                 message = inbound.recv() => match message {

@@ -225,7 +225,12 @@ impl State {
         let outbox = client.outbox.clone();
         for feed in lost {
             let ended = CallError::Forbidden("you may not hear this feed".to_owned());
+            let was_told = self.hub.contains(&Room::Feed(feed.clone()), id)
+                || self.untold.get(&feed).is_some_and(|untold| untold.contains(&id));
             self.unsubscribe(id, &feed, ended);
+            if !was_told {
+                continue;
+            }
             let gone = Frame::event("reset", snapshot::reset_json(&feed, None, None));
             metrics::events_delivered("reset", u64::from(outbox.offer(&gone).is_ok()));
         }

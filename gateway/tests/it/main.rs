@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod engine;
+mod layering;
 mod real;
 mod sessions;
 mod stage;
+mod stories;

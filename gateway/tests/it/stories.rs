@@ -1,0 +1,18 @@
+//! Stories: what a client of a gateway lives through, with shards in memory and no network.
+//!
+//! A client stands right behind the boundary at which engines hand connections over.
+
+mod api;
+mod calls;
+mod client;
+mod control;
+mod edits;
+mod events;
+mod gateway;
+mod initial;
+mod jobs;
+mod model;
+mod subscriptions;
+mod teams;
+mod tree;
+mod trouble;
