@@ -25,7 +25,7 @@ const ORDER: &[&[&str]] = &[
 
 /// What anyone may use; they know only each other and, where said, what they carry.
 const ANYONE: &[&str] =
-    &["config", "drain", "hub", "identity", "metrics", "outbox", "protocol", "tree"];
+    &["config", "drain", "hub", "identity", "limits", "metrics", "outbox", "protocol", "tree"];
 
 /// What is known against the order, and why that is right.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
