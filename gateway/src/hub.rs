@@ -3,7 +3,7 @@
 //! The hub drops frames into mailboxes and never learns what a socket is.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     fmt,
     sync::Arc,
 };
@@ -64,7 +64,14 @@ impl fmt::Display for Room {
 /// All rooms of this gateway.
 #[derive(Debug, Default)]
 pub struct Hub {
-    rooms: HashMap<Room, Vec<Member>>,
+    rooms: HashMap<Room, Members>,
+}
+
+/// Who hears a room: side by side for the fan-out, and by number for who comes and goes.
+#[derive(Debug, Default)]
+struct Members {
+    list: Vec<Member>,
+    places: HashMap<ClientId, usize>,
 }
 
 #[derive(Debug)]
@@ -76,16 +83,23 @@ struct Member {
 impl Hub {
     /// Lets a client hear a room.
     pub fn join(&mut self, room: Room, client: ClientId, outbox: Outbox) {
-        self.rooms.entry(room).or_default().push(Member { client, outbox });
+        let members = self.rooms.entry(room).or_default();
+        if let Entry::Vacant(place) = members.places.entry(client) {
+            place.insert(members.list.len());
+            members.list.push(Member { client, outbox });
+        }
     }
 
     /// Lets a client hear a room no longer.
     pub fn leave(&mut self, room: &Room, client: ClientId) {
         if let Some(members) = self.rooms.get_mut(room) {
-            if let Some(at) = members.iter().position(|member| member.client == client) {
-                members.swap_remove(at);
+            if let Some(at) = members.places.remove(&client) {
+                members.list.swap_remove(at);
+                if let Some(moved) = members.list.get(at) {
+                    members.places.insert(moved.client, at);
+                }
             }
-            if members.is_empty() {
+            if members.list.is_empty() {
                 self.rooms.remove(room);
             }
         }
@@ -100,9 +114,7 @@ impl Hub {
     /// Tells whether this client hears a room.
     #[must_use]
     pub fn contains(&self, room: &Room, client: ClientId) -> bool {
-        self.rooms
-            .get(room)
-            .is_some_and(|members| members.iter().any(|member| member.client == client))
+        self.rooms.get(room).is_some_and(|members| members.places.contains_key(&client))
     }
 
     /// Lists who hears at least one of these rooms, each once.
@@ -123,7 +135,8 @@ impl Hub {
     }
 
     fn each(&self, rooms: &[Room], mut visit: impl FnMut(&Member)) {
-        let mut filled = rooms.iter().filter_map(|room| self.rooms.get(room)).peekable();
+        let listed = |room| self.rooms.get(room).map(|members| &members.list);
+        let mut filled = rooms.iter().filter_map(listed).peekable();
         let Some(first) = filled.next() else { return };
         if filled.peek().is_none() {
             return first.iter().for_each(visit);

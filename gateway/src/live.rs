@@ -22,6 +22,7 @@ use crate::{
 mod client;
 mod state;
 mod view;
+mod waiting;
 
 use state::State;
 

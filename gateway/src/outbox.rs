@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::hub::frame::Frame;
+use crate::hub::frame::{FRAME_OVERHEAD, Frame};
 
 /// Why a gateway closes a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +55,18 @@ pub enum Outgoing {
     Ack(u64, Frame),
     /// Nothing more: close the transport.
     Close(CloseReason),
+}
+
+impl Outgoing {
+    /// Returns how many bytes it counts; an answer counts something even if its bytes are
+    /// shared, because a client makes as many as it likes.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Event(frame) => frame.weight(),
+            Self::Ack(_, frame) => frame.weight().max(FRAME_OVERHEAD),
+            Self::Close(_) => 0,
+        }
+    }
 }
 
 /// The mailbox is closed, or was closed by this offer because it was full.
@@ -108,7 +120,7 @@ impl Outbox {
     /// Returns [`Closed`] when the bytes that wait would pass the bound (the client is then
     /// closed as [`CloseReason::Slow`]) or the client has left.
     pub fn offer(&self, frame: &Frame) -> Result<(), Closed> {
-        self.push(Outgoing::Event(frame.clone()), frame.weight())
+        self.push(Outgoing::Event(frame.clone()))
     }
 
     /// Offers the answer to a call.
@@ -117,11 +129,11 @@ impl Outbox {
     ///
     /// As [`Outbox::offer`].
     pub fn ack(&self, call: u64, frame: Frame) -> Result<(), Closed> {
-        let weight = frame.weight();
-        self.push(Outgoing::Ack(call, frame), weight)
+        self.push(Outgoing::Ack(call, frame))
     }
 
-    fn push(&self, outgoing: Outgoing, weight: usize) -> Result<(), Closed> {
+    fn push(&self, outgoing: Outgoing) -> Result<(), Closed> {
+        let weight = outgoing.weight();
         let mut queue = self.shared.queue.lock().expect("no holder of this lock panics");
         if queue.closed.is_some() || queue.is_abandoned {
             return Err(Closed);
@@ -189,10 +201,7 @@ impl Mailbox {
             return Some(Outgoing::Close(reason));
         }
         let outgoing = queue.waiting.pop_front()?;
-        queue.bytes -= match &outgoing {
-            Outgoing::Event(frame) | Outgoing::Ack(_, frame) => frame.weight(),
-            Outgoing::Close(_) => 0,
-        };
+        queue.bytes -= outgoing.weight();
         Some(outgoing)
     }
 

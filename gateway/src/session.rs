@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use shard_router::feed::names;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
@@ -174,6 +175,10 @@ impl Session {
     }
 
     async fn subscribe(&mut self, feed: String, call: Option<u64>) -> Result<(), Stopped> {
+        if let Err(error) = names::check_feed(&feed) {
+            self.answer(call, Err(CallError::bad(error.to_string())));
+            return Ok(());
+        }
         if !self.parts.allow.may(&self.identity, &feed) {
             self.answer(call, Err(CallError::Forbidden("you may not hear this feed".to_owned())));
             return Ok(());

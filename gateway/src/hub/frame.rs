@@ -92,7 +92,7 @@ impl Frame {
 }
 
 /// What one queued frame costs beyond its text, in bytes.
-const FRAME_OVERHEAD: usize = 64;
+pub const FRAME_OVERHEAD: usize = 64;
 
 /// Escapes everything above U+007E, surrogate pairs as two escapes. Outside of strings JSON has no such text.
 fn ascii(json: &str) -> String {

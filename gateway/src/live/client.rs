@@ -2,15 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::{
     Command, Inspected, Target,
     state::State,
     view::{Need, Owner, PATIENCE, TEAMS, View},
+    waiting::{Pending, Until, What},
 };
 use crate::{
-    hub::{ClientId, Room, frame::Frame},
+    hub::{
+        ClientId, Room,
+        frame::{Format, Frame},
+    },
     identity::{Identity, SessionId, TeamId},
     metrics,
     outbox::Outbox,
@@ -31,22 +35,6 @@ pub(super) struct Client {
     teams: Vec<TeamId>,
     /// Feeds it hears by name.
     subscribed: Vec<Arc<str>>,
-}
-
-/// A client that waits until what it is to be told is known, or its patience ends.
-#[derive(Debug)]
-pub(super) struct Pending {
-    client: ClientId,
-    since: Instant,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Initial,
-    Team(TeamId),
-    Subscribe { feed: Arc<str>, call: Option<u64> },
-    Sees { feed: String, reply: oneshot::Sender<bool> },
 }
 
 impl State {
@@ -127,8 +115,7 @@ impl State {
     }
 
     fn wait(&mut self, client: ClientId, what: What) {
-        self.pending.push(Pending { client, since: Instant::now(), what });
-        self.serve = true;
+        self.waiting.add(client, what, Instant::now());
     }
 
     /// Has a view for one client more.
@@ -169,7 +156,7 @@ impl State {
 
     fn leave(&mut self, id: ClientId) {
         let Some(client) = self.clients.remove(&id) else { return };
-        self.pending.retain(|pending| pending.client != id);
+        self.waiting.drop_of(id, |_| true);
         self.hub.leave(&Room::User(client.identity.user.clone()), id);
         for team in &client.teams {
             self.hub.leave(&Room::Team(team.clone()), id);
@@ -201,7 +188,7 @@ impl State {
                 let gone = Frame::event("retract", snapshot::gone_json(&attrs, team.as_str()));
                 metrics::events_delivered("retract", u64::from(outbox.offer(&gone).is_ok()));
             }
-            self.pending.retain(|pending| pending.client != id || !pending.is_team(team));
+            self.waiting.drop_of(id, |what| matches!(what, What::Team(own) if own == team));
             self.release(&Owner::Team(team.clone()));
         }
         for team in gained {
@@ -250,43 +237,44 @@ impl State {
         let Some(client) = self.clients.get_mut(&id) else { return false };
         let Some(at) = client.subscribed.iter().position(|own| own == feed) else { return false };
         client.subscribed.swap_remove(at);
-        let waiting = self.pending.iter().filter(|pending| pending.client == id);
-        for call in waiting.filter_map(|pending| pending.subscribe_call(feed)) {
-            // A client that is gone wants no answer.
-            let _ = client.outbox.ack(call, protocol::ack(&ended.to_json()));
+        let outbox = client.outbox.clone();
+        for pending in self.unhear(id, feed) {
+            if let What::Subscribe { call: Some(call), .. } = pending.what {
+                // A client that is gone wants no answer.
+                let _ = outbox.ack(call, protocol::ack(&ended.to_json()));
+            }
         }
-        self.unhear(id, feed);
         true
     }
 
-    fn unhear(&mut self, id: ClientId, feed: &Arc<str>) {
-        self.hub.leave(&Room::Feed(feed.clone()), id);
+    /// Lets a client not hear a feed by its name any more; returns what it still waited for.
+    fn unhear(&mut self, id: ClientId, feed: &Arc<str>) -> Vec<Pending> {
+        let room = Room::Feed(feed.clone());
+        self.hub.leave(&room, id);
+        if self.hub.is_empty(&room) {
+            self.acks.remove(feed);
+        }
         if let Some(untold) = self.untold.get_mut(feed) {
             untold.retain(|client| *client != id);
             if untold.is_empty() {
                 self.untold.remove(feed);
             }
         }
-        self.pending.retain(|pending| pending.client != id || !pending.is_subscription(feed));
         self.keeper.unwant(feed, Instant::now());
+        let is_it = |what: &What| matches!(what, What::Subscribe { feed: own, .. } if own == feed);
+        self.waiting.drop_of(id, is_it)
     }
 
     /// Tells what can be told to those who wait.
-    pub(super) fn serve_pending(&mut self) {
+    pub(super) fn serve_waiting(&mut self) {
         let now = Instant::now();
-        for pending in std::mem::take(&mut self.pending) {
+        while let Some((number, pending)) = self.waiting.next_due() {
             let Some(client) = self.clients.get(&pending.client) else { continue };
-            let ready = match &pending.what {
-                What::Initial => {
-                    owners(&client.identity).all(|owner| self.views[&owner].is_ready())
-                }
-                What::Team(team) => self.views[&Owner::Team(team.clone())].is_ready(),
-                What::Subscribe { feed, .. } => client.joined && self.keeper.mirror(feed).is_some(),
-                What::Sees { .. } => client.joined,
-            };
-            let patient = now < pending.since + PATIENCE;
-            if !ready && (patient || !client.joined && !matches!(pending.what, What::Initial)) {
-                self.pending.push(pending);
+            let is_patient = now < pending.since + PATIENCE;
+            if let Some((until, may_pass)) = self.lacks(client, pending.client, &pending.what)
+                && (is_patient || !may_pass)
+            {
+                self.waiting.put_back(number, pending, until);
                 continue;
             }
             match pending.what {
@@ -301,17 +289,62 @@ impl State {
         }
     }
 
+    /// Returns what has to happen before a client can be told, and whether it is told
+    /// without it when its patience ends.
+    fn lacks(&self, client: &Client, id: ClientId, what: &What) -> Option<(Until, bool)> {
+        let unready = |owner: &Owner| !self.views[owner].is_ready();
+        let joined = || Some((Until::Joined(id), false)).filter(|_| !client.joined);
+        match what {
+            What::Initial => {
+                owners(&client.identity).find(unready).map(|owner| (Until::Ready(owner), true))
+            }
+            What::Team(team) => {
+                let owner = Owner::Team(team.clone());
+                unready(&owner).then_some((Until::Ready(owner), true))
+            }
+            What::Subscribe { feed, .. } => joined().or_else(|| {
+                let is_unfilled = self.keeper.mirror(feed).is_none();
+                is_unfilled.then(|| (Until::Filled(feed.clone()), true))
+            }),
+            What::Sees { .. } => joined(),
+        }
+    }
+
     /// Sends `initial` and lets the client hear its rooms, in one step.
     fn tell_initial(&mut self, id: ClientId, since: Instant) {
         let identity = self.clients[&id].identity.clone();
-        let user_branch = self.tree.user.is_some();
+        let frame = self.initial(&identity);
+        let outbox = self.clients[&id].outbox.clone();
+        if outbox.offer(&frame).is_ok() {
+            metrics::events_delivered("initial", 1);
+            let bytes = frame.json(Format::Utf8).get().len();
+            metrics::snapshot(since.elapsed(), bytes);
+        }
+        self.hub.join(Room::User(identity.user.clone()), id, outbox.clone());
+        for team in &identity.teams {
+            self.hub.join(Room::Team(team.clone()), id, outbox.clone());
+        }
+        let client = self.clients.get_mut(&id).expect("is there");
+        client.joined = true;
+        client.teams = identity.teams;
+        self.waiting.happened(&Until::Joined(id));
+    }
+
+    /// Returns what a user is shown first, the same frame for all connections of the user
+    /// until something of it changes.
+    fn initial(&mut self, identity: &Identity) -> Frame {
+        let revisions: Vec<u64> = owners(identity).map(|owner| self.told(&owner)).collect();
+        let user = Owner::User(identity.user.clone());
+        if let Some(frame) = self.views[&user].initial(&revisions) {
+            return frame.clone();
+        }
         let mut out = format!(
             r#"{{"attrs":{{"id":{}}},"models":{{"#,
             snapshot::string(identity.user.as_str())
         );
-        if user_branch {
+        if self.tree.user.is_some() {
             out.push_str(r#""user":"#);
-            out.push_str(&self.model(&Owner::User(identity.user.clone())));
+            out.push_str(&self.model(&user));
         }
         out.push_str(r#"},"collections":{"teams":{"id":"#);
         let teams_feed =
@@ -325,44 +358,38 @@ impl State {
             out.push_str(&self.model(&Owner::Team(team.clone())));
         }
         out.push_str("]}}}");
-        let bytes = out.len();
-        let outbox = self.clients[&id].outbox.clone();
-        if outbox.offer(&Frame::snapshot("initial", out)).is_ok() {
-            metrics::events_delivered("initial", 1);
-            metrics::snapshot(since.elapsed(), bytes);
-        }
-        self.hub.join(Room::User(identity.user.clone()), id, outbox.clone());
-        for team in &identity.teams {
-            self.hub.join(Room::Team(team.clone()), id, outbox.clone());
-        }
-        let client = self.clients.get_mut(&id).expect("is there");
-        client.joined = true;
-        client.teams = identity.teams;
+        let frame = Frame::snapshot("initial", out);
+        let view = self.views.get_mut(&user).expect("a client's views are there");
+        view.keep_initial(revisions, frame.clone());
+        frame
     }
 
-    fn model(&mut self, owner: &Owner) -> Arc<str> {
+    /// Counts a view as told to somebody as it is, and returns its revision.
+    fn told(&mut self, owner: &Owner) -> u64 {
         let view = self.views.get_mut(owner).expect("a client's views are there");
         view.told_as_it_is(self.hub.is_empty(&owner.room()));
         if view.is_open() {
             self.open.insert(owner.clone());
         }
+        view.revision()
+    }
+
+    fn model(&mut self, owner: &Owner) -> Arc<str> {
+        let view = self.views.get_mut(owner).expect("a client's views are there");
         view.model(&self.keeper)
     }
 
     /// Tells a client that it is in a team now: the team, then what hangs below it.
     fn tell_team(&mut self, id: ClientId, team: &TeamId) {
         let owner = Owner::Team(team.clone());
+        self.told(&owner);
         let view = self.views.get_mut(&owner).expect("a client's views are there");
-        view.told_as_it_is(self.hub.is_empty(&owner.room()));
         let (item, v) = view.attrs_item(&self.keeper);
         let json = snapshot::item_event_json(&view.attrs, team.as_str(), item, v);
         let mut frames = vec![Frame::event("publish", json)];
         frames.extend(
             view.resets(&self.keeper).into_iter().map(|json| Frame::snapshot("reset", json)),
         );
-        if view.is_open() {
-            self.open.insert(owner);
-        }
         let client = self.clients.get_mut(&id).expect("the caller looked");
         client.teams.push(team.clone());
         for frame in &frames {
@@ -377,9 +404,8 @@ impl State {
         let room = Room::Feed(feed.clone());
         let outbox = self.clients[&id].outbox.clone();
         if let Some(call) = call {
-            let json = format!(r#"{{"code":200,"collection":{}}}"#, self.collection(feed));
             // A client that is gone wants no answer.
-            let _ = outbox.ack(call, Frame::snapshot("ack", json));
+            let _ = outbox.ack(call, self.feed_ack(feed));
         }
         if self.keeper.mirror(feed).is_some() {
             if !self.hub.contains(&room, id) {
@@ -391,6 +417,19 @@ impl State {
                 untold.push(id);
             }
         }
+    }
+
+    /// Returns the answer to a subscription, the same frame for all until the feed changes.
+    fn feed_ack(&mut self, feed: &Arc<str>) -> Frame {
+        if let Some(frame) = self.acks.get(feed) {
+            return frame.clone();
+        }
+        let json = format!(r#"{{"code":200,"collection":{}}}"#, self.collection(feed));
+        let frame = Frame::snapshot("ack", json);
+        if self.keeper.mirror(feed).is_some() {
+            self.acks.insert(feed.clone(), frame.clone());
+        }
+        frame
     }
 
     fn sees(&self, id: ClientId, feed: &str) -> bool {
@@ -432,23 +471,6 @@ impl State {
             Inspected { client: id.0, rooms: rooms.collect(), feeds }
         });
         inspected.collect()
-    }
-}
-
-impl Pending {
-    fn is_team(&self, team: &TeamId) -> bool {
-        matches!(&self.what, What::Team(own) if own == team)
-    }
-
-    fn is_subscription(&self, feed: &str) -> bool {
-        matches!(&self.what, What::Subscribe { feed: own, .. } if **own == *feed)
-    }
-
-    fn subscribe_call(&self, feed: &str) -> Option<u64> {
-        match &self.what {
-            What::Subscribe { feed: own, call } if **own == *feed => *call,
-            _ => None,
-        }
     }
 }
 

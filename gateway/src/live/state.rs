@@ -1,7 +1,7 @@
 //! The task of the live state: what it holds, and how one thing leads to another.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,8 +17,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     COMMANDS, Command, Listener, Settings,
-    client::{Client, Pending},
+    client::Client,
     view::{Need, Owner, PlaceId, View},
+    waiting::{Until, Waiting},
 };
 use crate::{
     hub::{ClientId, Hub, Room, frame::Frame},
@@ -61,17 +62,20 @@ pub(super) struct State {
     pub(super) views: HashMap<Owner, View>,
     /// Where each feed hangs.
     pub(super) hung: HashMap<Arc<str>, Vec<(Owner, PlaceId)>>,
-    /// Views with a `reset` that may be due.
+    /// Views that changed, with a `reset` that may be due.
     pub(super) open: HashSet<Owner>,
+    /// Views to be looked at again when the patience with one of their feeds ends.
+    pub(super) alarms: BTreeMap<(Instant, u64), Owner>,
     pub(super) clients: HashMap<ClientId, Client>,
     /// Who subscribed to a feed by its name and was told that it cannot be read; not in its room yet.
     pub(super) untold: HashMap<Arc<str>, Vec<ClientId>>,
     /// Feeds that those who subscribed by name get anew once all that happened is taken in.
     pub(super) anew: HashSet<Arc<str>>,
-    pub(super) pending: Vec<Pending>,
-    /// Whether somebody who waits may be told now.
-    pub(super) serve: bool,
+    pub(super) waiting: Waiting,
+    /// The answers to subscriptions, one for all who ask until the feed changes.
+    pub(super) acks: HashMap<Arc<str>, Frame>,
     pub(super) next_client: u64,
+    next_alarm: u64,
 }
 
 impl State {
@@ -108,12 +112,14 @@ impl State {
             views: HashMap::new(),
             hung: HashMap::new(),
             open: HashSet::new(),
+            alarms: BTreeMap::new(),
             clients: HashMap::new(),
             untold: HashMap::new(),
             anew: HashSet::new(),
-            pending: Vec::new(),
-            serve: false,
+            waiting: Waiting::default(),
+            acks: HashMap::new(),
             next_client: 0,
+            next_alarm: 0,
         }
     }
 
@@ -126,7 +132,6 @@ impl State {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut inbox_open = true;
         while inbox_open {
-            let mut ticked = false;
             let mut notices = None;
             tokio::select! {
                 () = drain.cancelled() => return,
@@ -145,14 +150,15 @@ impl State {
                 }
                 Some(answered) = self.answered.recv() => self.answer(answered),
                 _ = tick.tick() => {
-                    ticked = true;
-                    self.keeper.tick(Instant::now());
+                    let now = Instant::now();
+                    self.keeper.tick(now);
+                    self.ring(now);
                     for (shard, count) in self.keeper.subscriptions() {
                         metrics::shard_subscriptions(shard, count);
                     }
                 }
             }
-            self.settle(ticked);
+            self.settle();
             if let Some(since) = notices {
                 metrics::fanout(since.elapsed());
             }
@@ -168,23 +174,19 @@ impl State {
     }
 
     /// Tells clients what came of it, until nothing more does; then asks the shards.
-    fn settle(&mut self, ticked: bool) {
-        let mut serve = std::mem::take(&mut self.serve) || ticked;
+    fn settle(&mut self) {
         loop {
             let outs = self.keeper.outs();
             if outs.is_empty() {
                 break;
             }
             for out in outs {
-                serve |= matches!(out, Out::Filled(_) | Out::ItemFilled(..));
                 self.out(out);
             }
         }
         self.announce();
         self.tell_anew();
-        if serve {
-            self.serve_pending();
-        }
+        self.serve_waiting();
         for effect in self.keeper.effects() {
             self.carry_out(effect);
         }
@@ -231,13 +233,38 @@ impl State {
             }
             self.open.insert(owner.clone());
             self.meet(&owner, needs, now);
+            self.ready(&owner);
         }
+        self.acks.remove(feed);
+        self.waiting.happened(&Until::Filled(feed.clone()));
         if self.untold.contains_key(feed) {
             self.anew.insert(feed.clone());
         }
     }
 
+    /// Wakes those who wait for a view, if it is whole now.
+    fn ready(&mut self, owner: &Owner) {
+        if self.views.get(owner).is_some_and(View::is_ready) {
+            self.waiting.happened(&Until::Ready(owner.clone()));
+        }
+    }
+
+    /// Does what time brings: ends the patience with feeds, and of clients that wait.
+    fn ring(&mut self, now: Instant) {
+        while let Some(alarm) = self.alarms.first_entry()
+            && alarm.key().0 <= now
+        {
+            let owner = alarm.remove();
+            if let Some(view) = self.views.get_mut(&owner) {
+                view.alarm = None;
+                self.open.insert(owner);
+            }
+        }
+        self.waiting.expire(now);
+    }
+
     fn event(&mut self, feed: &Arc<str>, event: &Event, now: Instant) {
+        self.acks.remove(feed);
         let audience = self.audience(feed);
         if audience.iter().any(|room| !self.hub.is_empty(room)) {
             let (name, json) = snapshot::event_json(feed, event);
@@ -257,10 +284,12 @@ impl State {
                 self.open.insert(owner.clone());
             }
             self.meet(&owner, needs, now);
+            self.ready(&owner);
         }
     }
 
     fn reset(&mut self, feed: &Arc<str>, now: Instant) {
+        self.acks.remove(feed);
         for (owner, place) in self.places(feed) {
             let mut needs = Vec::new();
             if let Some(view) = self.views.get_mut(&owner) {
@@ -268,6 +297,7 @@ impl State {
             }
             self.open.insert(owner.clone());
             self.meet(&owner, needs, now);
+            self.ready(&owner);
         }
         if !self.hub.is_empty(&Room::Feed(feed.clone())) {
             self.anew.insert(feed.clone());
@@ -292,11 +322,13 @@ impl State {
     /// Takes in the attributes of a team or user; who was told before that there are none
     /// is told now.
     fn item_filled(&mut self, feed: &str, id: &str) {
-        for view in
-            self.views.values_mut().filter(|view| *view.attrs == *feed && view.owner.id() == id)
-        {
-            view.attrs_known = true;
-            view.stale_model();
+        for owner in [Owner::Team(TeamId::new(id)), Owner::User(UserId::new(id))] {
+            let view = self.views.get_mut(&owner);
+            if let Some(view) = view.filter(|view| *view.attrs == *feed) {
+                view.attrs_known = true;
+                view.stale_model();
+                self.ready(&owner);
+            }
         }
         if self.keeper.item(feed, id).flatten().is_some_and(|item| item != MISSING) {
             self.item(feed, id);
@@ -359,8 +391,12 @@ impl State {
             let Some(view) = self.views.get_mut(&owner) else { continue };
             let room = owner.room();
             let resets = view.announce(&self.keeper, now, !self.hub.is_empty(&room));
-            if view.is_open() {
-                self.open.insert(owner);
+            // What is still open waits for its feed, which wakes it, or for its patience to end.
+            let alarm = view.patience_ends();
+            if let Some(at) = alarm.filter(|at| view.alarm.is_none_or(|set| *at < set)) {
+                view.alarm = Some(at);
+                self.next_alarm += 1;
+                self.alarms.insert((at, self.next_alarm), owner);
             }
             for (_, json) in resets {
                 let delivered =

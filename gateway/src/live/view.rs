@@ -5,12 +5,15 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use crate::{
-    hub::Room,
+    hub::{Room, frame::Frame},
     identity::{TeamId, UserId},
     mirror::keeper::{Keeper, MISSING, item_version},
     snapshot::{self, Hung},
@@ -58,6 +61,11 @@ impl Owner {
     }
 }
 
+fn new_revision() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// The number of a place within its view.
 pub(super) type PlaceId = u32;
 
@@ -85,7 +93,13 @@ pub(super) struct View {
     open: Vec<PlaceId>,
     unfilled: HashSet<PlaceId>,
     pub(super) clients: usize,
+    /// When it is looked at again because the patience with a feed ends.
+    pub(super) alarm: Option<Instant>,
     model: Option<Arc<str>>,
+    /// Another whenever what it shows is another.
+    revision: u64,
+    /// The `initial` of this user, and the revisions of the views that it was made of.
+    initial: Option<(Vec<u64>, Frame)>,
 }
 
 #[derive(Debug)]
@@ -140,7 +154,10 @@ impl View {
             open: Vec::new(),
             unfilled: HashSet::new(),
             clients: 0,
+            alarm: None,
             model: None,
+            revision: new_revision(),
+            initial: None,
         };
         for index in 0..count {
             let place = view.hang(vec![index], vars.clone(), None, now, needs);
@@ -169,7 +186,7 @@ impl View {
         self.next += 1;
         needs.push(Need::Hang(feed.clone(), id));
         self.unfilled.insert(id);
-        self.model = None;
+        self.stale_model();
         let place = Place {
             feed,
             path,
@@ -196,7 +213,7 @@ impl View {
 
     /// Forgets what was encoded of a place and above it.
     pub(super) fn stale(&mut self, place: PlaceId) {
-        self.model = None;
+        self.stale_model();
         let mut next = Some(place);
         while let Some(place) = next.and_then(|id| self.places.get_mut(&id)) {
             place.encoded = None;
@@ -207,6 +224,31 @@ impl View {
     /// Forgets what was encoded of the model at the top.
     pub(super) fn stale_model(&mut self) {
         self.model = None;
+        self.revision = new_revision();
+    }
+
+    /// Returns a number that no other view, and no other state of this one, ever has.
+    pub(super) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Returns the `initial` of this user, if it was made of views as they are now.
+    pub(super) fn initial(&self, revisions: &[u64]) -> Option<&Frame> {
+        self.initial.as_ref().filter(|(made_of, _)| made_of == revisions).map(|(_, frame)| frame)
+    }
+
+    /// Keeps the `initial` of this user for its next connection.
+    pub(super) fn keep_initial(&mut self, revisions: Vec<u64>, frame: Frame) {
+        self.initial = Some((revisions, frame));
+    }
+
+    /// Tells when a place that waits for its feed is to be shown without it, if there is one.
+    pub(super) fn patience_ends(&self) -> Option<Instant> {
+        let open = self.open.iter().filter_map(|place| self.places.get(place).zip(Some(place)));
+        let waits = open.filter(|(found, place)| {
+            found.shown != Shown::Unavailable || !self.unfilled.contains(place)
+        });
+        waits.map(|(found, _)| found.since + PATIENCE).min()
     }
 
     /// Takes in that a place's feed is filled: hangs what its items have below them.

@@ -53,6 +53,8 @@ pub struct Settings {
 
 /// A mark that the shard has sent is heard within this, or the connection is deaf.
 const MARK_WITHIN: Duration = Duration::from_secs(3);
+/// Feeds without content that linger; more are let go at once, the oldest first.
+const IDLE_EMPTY: usize = 10_000;
 
 /// What the keeper asks to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -166,6 +168,8 @@ pub struct Keeper {
     waiting: Vec<Key>,
     /// Feeds that nobody wants, and since when.
     idle: BTreeSet<(Instant, Key)>,
+    /// Those of the idle that hold nothing: any name can make one, so there are not many.
+    idle_empty: BTreeSet<(Instant, Key)>,
     counter: u64,
     outs: Vec<Out>,
     effects: Vec<Effect>,
@@ -185,6 +189,7 @@ impl Keeper {
             touched: BTreeSet::new(),
             waiting: Vec::new(),
             idle: BTreeSet::new(),
+            idle_empty: BTreeSet::new(),
             counter: 0,
             outs: Vec::new(),
             effects: Vec::new(),
@@ -293,7 +298,9 @@ impl Keeper {
         }
         let tracked = self.feeds.at_mut(key).expect("was inserted above");
         if tracked.users == 0 {
-            self.idle.remove(&(tracked.idle_since, key.clone()));
+            let idle = (tracked.idle_since, key.clone());
+            self.idle.remove(&idle);
+            self.idle_empty.remove(&idle);
         }
         tracked.users += 1;
         tracked
@@ -306,7 +313,14 @@ impl Keeper {
         tracked.users -= 1;
         if tracked.users == 0 {
             tracked.idle_since = now;
+            if tracked.body.bytes() == 0 {
+                self.idle_empty.insert((now, key.clone()));
+            }
             self.idle.insert((now, key));
+        }
+        if self.idle_empty.len() > IDLE_EMPTY {
+            let (_, oldest) = self.idle_empty.first().expect("is not empty").clone();
+            self.forget(&oldest);
         }
     }
 
@@ -359,17 +373,25 @@ impl Keeper {
         while let Some((since, _)) = self.idle.first()
             && now >= *since + self.settings.linger
         {
-            let (_, key) = self.idle.pop_first().expect("was just looked at");
-            self.touched.remove(&key);
-            let tracked = self.feeds.remove(&key).expect("what is idle is tracked");
-            if let Some(ticket) = tracked.ticket {
-                self.tickets.remove(&ticket);
-            }
-            self.bytes -= tracked.bytes;
-            self.shards[tracked.shard].feeds -= 1;
-            let channels = channels(&key.1);
-            self.effects.push(Effect::Unsubscribe { shard: tracked.shard, channels });
+            let (_, key) = self.idle.first().expect("was just looked at").clone();
+            self.forget(&key);
         }
+    }
+
+    /// Drops a feed that nobody wants.
+    fn forget(&mut self, key: &Key) {
+        let tracked = self.feeds.remove(key).expect("what is idle is tracked");
+        let idle = (tracked.idle_since, key.clone());
+        self.idle.remove(&idle);
+        self.idle_empty.remove(&idle);
+        self.touched.remove(key);
+        if let Some(ticket) = tracked.ticket {
+            self.tickets.remove(&ticket);
+        }
+        self.bytes -= tracked.bytes;
+        self.shards[tracked.shard].feeds -= 1;
+        let channels = channels(&key.1);
+        self.effects.push(Effect::Unsubscribe { shard: tracked.shard, channels });
     }
 }
 

@@ -481,16 +481,4 @@ mod tests {
             check(error, |it| matches!(it, ShardError::Refused { .. }));
         }
     }
-
-    #[test]
-    fn a_password_is_not_shown() {
-        let address = RedisUrl {
-            host: "redis".to_owned(),
-            port: 6379,
-            username: None,
-            password: Some("secret".to_owned()),
-            db: 1,
-        };
-        assert_eq!(format!("{address:?}"), "redis:6379/1");
-    }
 }

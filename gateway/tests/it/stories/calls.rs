@@ -44,7 +44,7 @@ async fn a_wrong_call_is_told_what_is_wrong_and_nothing_else_suffers() {
         ("move", r#"[{"feed":"a","id":1,"position":2}]"#, 400, "`id`"),
         ("delete", r#"[{}]"#, 400, "`feed` is missing; `id` is missing"),
         ("set", r#"[{"feed":"\u0000","id":"1","change":{}}]"#, 403, "not see"),
-        ("subscribe", r#"[{"feed":"public.\u0000"}]"#, 403, "not hear"),
+        ("subscribe", r#"[{"feed":"public.\u0000"}]"#, 400, "holds NUL"),
     ] {
         check(args, name, code, wanted).await;
     }

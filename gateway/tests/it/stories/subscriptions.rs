@@ -198,3 +198,24 @@ async fn what_is_subscribed_is_sent_anew_where_the_difference_is_too_long() {
     assert!(!ann.hears("reset", Duration::from_millis(300)).await);
     ann.check_faults();
 }
+
+#[tokio::test]
+async fn a_name_that_no_feed_may_have_is_400() {
+    let gateway = TestGateway::start().await;
+    let mut ann = gateway.connect(user("ann")).await;
+    let feed = format!("public.{}", "x".repeat(600));
+    let answer = ann.call("subscribe", json!({ "feed": feed })).await;
+    assert_eq!(answer["code"], 400, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("512 bytes"), "{answer}");
+}
+
+#[tokio::test]
+async fn who_asks_without_reading_is_closed() {
+    let gateway = TestGateway::start().await;
+    gateway.publish("public.news", "1", r#"{"own":1}"#).await;
+    let mut ann = gateway.connect(user("ann").with_outbox(4 << 10)).await;
+    for _ in 0..100 {
+        ann.ask("subscribe", json!({ "feed": "public.news" }));
+    }
+    assert_eq!(ann.closes().await, gateway::outbox::CloseReason::Slow);
+}
