@@ -122,6 +122,22 @@ async fn a_bad_body_is_told_its_mistakes() {
 }
 
 #[tokio::test]
+async fn an_event_that_clients_or_the_gateway_raise_themselves_is_not_sent() {
+    let gateway = TestGateway::start().await;
+    let mut ann = gateway.connect(user("ann")).await;
+    let path = "/api/rooms/user:ann/emit";
+    let own = ["connect", "connect_error", "disconnect", "newListener", "error", "reconnect"];
+    for name in own.into_iter().chain(["initial", "change", "reset", "", &"x".repeat(129)]) {
+        let body = json!({ "event": name }).to_string();
+        let problem = check(&gateway, "POST", path, &body, 400).await;
+        assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{problem}");
+    }
+    check(&gateway, "POST", path, r#"{"event":"message"}"#, 202).await;
+    ann.expect("message").await;
+    assert!(ann.names().is_empty());
+}
+
+#[tokio::test]
 async fn names_in_paths_are_decoded_once() {
     let gateway = TestGateway::start().await;
     let path = "/api/feeds/team.a%252Fb.members%2F%C3%A9/%E2%82%AC%20%3F%252F";
