@@ -1,7 +1,8 @@
 //! The second listener: health, metrics, and the HTTP API for backends.
 //!
 //! Errors are `application/problem+json` (RFC 9457) with `status`, `title` and `detail`, and
-//! `errors` for a bad body. Everything but the health checks wants the bearer token.
+//! `errors` for a bad body. Everything but the health checks wants the bearer token; where
+//! none is configured, whoever is on this machine may, but no foreign page in its browser.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -24,6 +25,7 @@ use shard_router::{
 use subtle::ConstantTimeEq;
 
 use crate::{
+    auth::origin,
     config::Secret,
     control::{Control, ControlError, Message, Op},
     drain::Drain,
@@ -191,7 +193,12 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
 }
 
 async fn authorize(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    let Some(token) = &admin.token else { return next.run(request).await };
+    let Some(token) = &admin.token else {
+        return match check_local(request.uri(), request.headers()) {
+            Ok(()) => next.run(request).await,
+            Err(why) => Problem::new(StatusCode::FORBIDDEN, why).into_response(),
+        };
+    };
     let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let given = given.and_then(|value| {
         let (scheme, rest) = value.split_at_checked(b"Bearer ".len())?;
@@ -204,6 +211,30 @@ async fn authorize(State(admin): State<Admin>, request: Request, next: Next) -> 
         Problem::new(StatusCode::UNAUTHORIZED, "a bearer token is wanted, and not this one")
             .into_response()
     }
+}
+
+/// Lets in who is on this machine and is no foreign page in its browser.
+///
+/// Without a token loopback is the whole protection, and a browser is behind it: any page may
+/// send requests to it, and one whose name was pointed at 127.0.0.1 may read the answers.
+fn check_local(uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+    let named = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let mut hosts = named.chain(uri.authority().map(Authority::as_str));
+    if !hosts.all(origin::is_loopback) {
+        return Err("without a token, only requests to localhost or a loopback address are taken");
+    }
+    let sites = headers.get_all("sec-fetch-site");
+    if sites.iter().any(|site| site != "same-origin" && site != "none") {
+        return Err("without a token, requests of other sites' pages are not taken");
+    }
+    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let is_own = |page: &HeaderValue| {
+        page.to_str().ok().zip(own).is_some_and(|(page, own)| origin::is_same(page, own))
+    };
+    if !headers.get_all(header::ORIGIN).iter().all(is_own) {
+        return Err("without a token, requests of other origins' pages are not taken");
+    }
+    Ok(())
 }
 
 /// Balancers want exactly 404 from a gateway that is to get no new clients.

@@ -26,6 +26,7 @@ use crate::{
     metrics,
     mirror::keeper::CONTROL,
     outbox::CloseReason,
+    protocol,
 };
 
 /// One message.
@@ -206,6 +207,7 @@ impl Control {
                         return Err(ControlError::Bad("emit needs a room and an event".to_owned()));
                     }
                 };
+                protocol::check_event_name(event).map_err(ControlError::Bad)?;
                 let argument = message.args.first().map_or("null", |argument| argument.get());
                 self.live.emit(room, Frame::event(event, argument.to_owned())).await?;
                 Ok(0)

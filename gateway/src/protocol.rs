@@ -21,6 +21,54 @@ pub const RESERVED: &[&str] = &[
     "move",
 ];
 
+/// Events that socket.io's clients raise themselves, of whatever generation.
+///
+/// A late 4.x client that gets one of them from its server ends the connection; the others
+/// believe it.
+const RAISED_BY_CLIENTS: &[&str] = &[
+    "connect",
+    "connect_error",
+    "connect_timeout",
+    "connecting",
+    "disconnect",
+    "disconnecting",
+    "error",
+    "newListener",
+    "ping",
+    "pong",
+    "reconnect",
+    "reconnect_attempt",
+    "reconnect_error",
+    "reconnect_failed",
+    "reconnecting",
+    "removeListener",
+];
+
+/// How long the name of an event may be that is not ours, in bytes.
+const MAX_EVENT_NAME: usize = 128;
+
+/// Tells whether backends may send clients an event of this name.
+///
+/// # Errors
+///
+/// Returns what is wrong with it.
+pub fn check_event_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("an event without a name cannot be sent".to_owned());
+    }
+    if name.len() > MAX_EVENT_NAME {
+        let bytes = name.len();
+        return Err(format!("the event's name has {bytes} bytes and may have {MAX_EVENT_NAME}"));
+    }
+    if RAISED_BY_CLIENTS.contains(&name) {
+        return Err(format!("`{name}` is an event of socket.io's own"));
+    }
+    if RESERVED.contains(&name) {
+        return Err(format!("`{name}` is an event of the gateway's own"));
+    }
+    Ok(())
+}
+
 /// A JSON object.
 pub type Object = Map<String, Value>;
 
@@ -294,6 +342,30 @@ mod tests {
             400,
             "`position` is not a text",
         );
+    }
+
+    #[test]
+    fn an_event_of_a_backend_has_a_name_of_its_own() {
+        #[track_caller]
+        fn check(name: &str, wanted: Option<&str>) {
+            let error = check_event_name(name).err();
+            let is_it = match (&error, wanted) {
+                (None, None) => true,
+                (Some(error), Some(wanted)) => error.contains(wanted),
+                _ => false,
+            };
+            assert!(is_it, "{name}: {error:?}");
+        }
+        check("hello", None);
+        check("message", None);
+        check("Connect", None);
+        check(&"é".repeat(64), None);
+        check(&"é".repeat(65), Some("130 bytes"));
+        check("", Some("without a name"));
+        check("connect_error", Some("socket.io"));
+        check("reconnect_attempt", Some("socket.io"));
+        check("initial", Some("gateway"));
+        check("reset", Some("gateway"));
     }
 
     #[test]

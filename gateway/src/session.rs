@@ -146,9 +146,13 @@ impl Session {
     }
 
     async fn on_message(&mut self, message: Inbound) -> Result<(), Stopped> {
-        let Inbound { name, args, call } = message;
+        let Inbound { name, args, has_binary, call } = message;
         if !self.rate.take() {
             self.answer(call, Err(CallError::TooMany("too many messages in a second".to_owned())));
+            return Ok(());
+        }
+        if has_binary {
+            self.answer(call, Err(CallError::bad("binary arguments are not taken")));
             return Ok(());
         }
         let message = match protocol::read(&name, &args, |name| self.parts.rpc.is_job(name)) {

@@ -50,6 +50,8 @@ pub struct Inbound {
     pub name: String,
     /// Its arguments as the text of a JSON array, without the name.
     pub args: String,
+    /// Whether binary data came with it, for which `args` has nothing but placeholders.
+    pub has_binary: bool,
     /// The number under which an answer is expected, if one is.
     pub call: Option<u64>,
 }

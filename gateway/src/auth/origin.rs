@@ -1,6 +1,9 @@
 //! Which pages may connect: the Origin header against a default-deny list.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use http::{
     HeaderMap, HeaderValue,
@@ -59,7 +62,8 @@ impl Origins {
 }
 
 /// Tells whether an origin names the host and port of a Host header.
-fn is_same(origin: &str, host: &str) -> bool {
+#[must_use]
+pub fn is_same(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else {
         return false;
     };
@@ -75,6 +79,20 @@ fn is_same(origin: &str, host: &str) -> bool {
         (left, right) => left.unwrap_or(default) == right.unwrap_or(default),
     };
     !origin_name.is_empty() && origin_name.eq_ignore_ascii_case(host_name) && is_port_same
+}
+
+/// Tells whether a Host header names this machine by a name that no foreign name can stand for.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let (name, _) = split_port(host);
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match bare {
+        Some(address) => address.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()),
+        None => {
+            name.eq_ignore_ascii_case("localhost")
+                || name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
+        }
+    }
 }
 
 /// Splits `name:port`; an IPv6 address keeps its brackets.
@@ -107,6 +125,32 @@ mod tests {
             headers.insert(ORIGIN, origin.parse().unwrap());
         }
         assert_eq!(origins.judge(&headers) != Verdict::Refused, expected, "{origin:?} at {host}");
+    }
+
+    #[test]
+    fn loopback_is_known_by_its_addresses_and_its_name() {
+        for host in ["localhost", "LocalHost:3001", "127.0.0.1", "127.9.8.7:1", "[::1]", "[::1]:1"]
+        {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            ":3001",
+            "localhost.evil.net",
+            "127.0.0.1.evil.net:3001",
+            "127.1",
+            "2130706433",
+            "0.0.0.0",
+            "10.0.0.1",
+            "::1",
+            "[::2]",
+            "[::1",
+            "user@localhost",
+            "localhost:x",
+            "localhost:1:2",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
     }
 
     #[test]

@@ -275,7 +275,8 @@ fn merge(item: &[u8], change: &Object) -> Option<String> {
     let mut attributes: RawObject = serde_json::from_slice(item).ok()?;
     for (name, value) in change {
         let raw = RawValue::from_string(value.to_string()).expect("a value is JSON");
-        match attributes.0.iter_mut().find(|(own, _)| own == name) {
+        // Where a name stands twice, whoever parses the text takes the last.
+        match attributes.0.iter_mut().rfind(|(own, _)| own == name) {
             Some((_, value)) => *value = raw,
             None => attributes.0.push((name.clone(), raw)),
         }
@@ -382,6 +383,7 @@ mod tests {
             Some(r#"{"n":1.0e2,"title":"b","big":12345678901234567890123,"done":true}"#),
         );
         check("{}", json!({}), Some("{}"));
+        check(r#"{"a":1,"b":2,"a":3}"#, json!({"a": 4}), Some(r#"{"a":1,"b":2,"a":4}"#));
         check("[1]", json!({"a": 1}), None);
         check("text", json!({"a": 1}), None);
     }

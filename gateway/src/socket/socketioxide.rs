@@ -59,7 +59,7 @@ const PACKET_OVERHEAD: usize = 1_024;
 /// everything that waits in one request.
 const MESSAGES_PER_POST: usize = 4;
 
-/// How many binary attachments a message may have; nothing here takes any.
+/// How many binary attachments a message may have; sessions refuse them all.
 const ATTACHMENTS: usize = 4;
 
 /// How long a message may wait for its attachments.
@@ -223,7 +223,7 @@ struct Link {
 }
 
 impl Link {
-    fn hear(&self, packet: &str, call: Option<u64>) {
+    fn hear(&self, packet: &str, has_binary: bool, call: Option<u64>) {
         if packet.len() > self.max_message_bytes {
             self.outbox.close(CloseReason::TooMuch);
             return;
@@ -237,7 +237,8 @@ impl Link {
             return;
         };
         let inbound = self.inbound.lock().expect("no holder of this lock panics");
-        let sent = inbound.as_ref().map(|inbound| inbound.try_send(Inbound { name, args, call }));
+        let heard = Inbound { name, args, has_binary, call };
+        let sent = inbound.as_ref().map(|inbound| inbound.try_send(heard));
         if let Some(Err(TrySendError::Full(_))) = sent {
             self.outbox.close(CloseReason::TooMuch);
         }
@@ -263,8 +264,9 @@ struct Ear(Arc<Link>);
 
 impl MessageHandler<LocalAdapter, ByHand> for Ear {
     fn call(&self, _: Client, packet: Value, ack: Option<i64>) {
-        if let Some(packet) = packet.as_str() {
-            self.0.hear(packet, ack.and_then(|ack| ack.try_into().ok()));
+        if let Value::Str(packet, attachments) = packet {
+            let has_binary = attachments.is_some_and(|attachments| !attachments.is_empty());
+            self.0.hear(&packet, has_binary, ack.and_then(|ack| ack.try_into().ok()));
         }
     }
 }

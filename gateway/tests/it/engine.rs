@@ -48,6 +48,27 @@ async fn every_generation_hears_its_initial_state_and_is_answered() {
 }
 
 #[tokio::test]
+async fn what_binary_data_came_with_is_marked() {
+    let stage = Stage::start().await;
+    for (version, transports) in ways() {
+        let mut client = stage.client(version, &transports).await;
+        client.event("initial").await;
+        // Node writes a Buffer like this, and the client reads it back.
+        let buffer = json!({ "type": "Buffer", "data": [0, 255, 7] });
+        client.emit("tell", json!({ "id": buffer })).await;
+        let marked = client.event("binary").await;
+        let placeholder = json!({ "id": { "_placeholder": true, "num": 0 } });
+        assert_eq!(marked, json!([placeholder]), "{version} {transports:?}");
+        assert_eq!(client.event("told").await, placeholder, "{version} {transports:?}");
+        client.emit("tell", placeholder.clone()).await;
+        assert_eq!(client.event("told").await, placeholder, "{version} {transports:?}");
+        client.emit("tell", json!("last")).await;
+        assert_eq!(client.event("told").await, "last", "{version} {transports:?}");
+        assert!(!client.has_passed("binary"), "{version} {transports:?}");
+    }
+}
+
+#[tokio::test]
 async fn order_is_kept_both_ways() {
     let stage = Stage::start().await;
     for (version, transports) in ways() {

@@ -143,7 +143,8 @@ async fn echo(mut connection: Connection, has_left: Arc<std::sync::atomic::Atomi
     let user = connection.session.identity.user.as_str();
     let welcome = json!({ "user": user, "resume": connection.resume, "text": "é 日本 🚀" });
     let _ = outbox.offer(&Frame::snapshot("initial", welcome.to_string()));
-    while let Some(Inbound { name, args, call }) = connection.inbound.recv().await {
+    while let Some(Inbound { name, args, has_binary, call }) = connection.inbound.recv().await {
+        let _ = has_binary.then(|| outbox.offer(&Frame::event("binary", args.clone())));
         let args: Vec<Value> = serde_json::from_str(&args).unwrap();
         let first = args.first().cloned().unwrap_or_default();
         match name.as_str() {
@@ -224,6 +225,11 @@ impl Client {
     /// Waits for an event of this name, and returns its argument.
     pub async fn event(&mut self, name: &str) -> Value {
         self.until_where("event", |line| line["name"] == name).await["args"][0].clone()
+    }
+
+    /// Tells whether an event of this name came before what was waited for.
+    pub fn has_passed(&self, name: &str) -> bool {
+        self.passed.iter().any(|line| line["t"] == "event" && line["name"] == name)
     }
 
     /// Waits for a line; what came before it can still be waited for.

@@ -16,6 +16,7 @@
 // In, one JSON a line; "c" may be left out where there is one client:
 //   {"cmd":"emit","name","args":[…],"ack":ID?} {"cmd":"tree"} {"cmd":"connect"}
 //   {"cmd":"disconnect"} {"cmd":"cut"} {"cmd":"pause"} {"cmd":"resume"} {"cmd":"exit"}
+// In `args` {"type":"Buffer","data":[…]} is binary data, as Node itself writes it.
 // `cut` loses the connection as a network would; `pause` stops reading the
 // websocket's TCP stream. The end of stdin is an exit.
 'use strict';
@@ -170,6 +171,12 @@ function description(error) {
   return value.message || (value.error && text(value.error)) || undefined;
 }
 
+/** Makes binary data of what Node writes for it. */
+function revive(key, value) {
+  const isBuffer = value && value.type === 'Buffer' && Array.isArray(value.data);
+  return isBuffer ? Buffer.from(value.data) : value;
+}
+
 function main() {
   const specs = [].concat(JSON.parse(process.argv[2]));
   const clients = specs.map((spec, index) => new Client(spec, index));
@@ -179,7 +186,7 @@ function main() {
   lines.on('line', (line) => {
     if (!line.trim()) return;
     try {
-      const command = JSON.parse(line);
+      const command = JSON.parse(line, revive);
       if (command.cmd === 'exit') process.exit(0);
       const client = clients[command.c || 0];
       if (!client) throw new Error(`there is no client ${command.c}`);

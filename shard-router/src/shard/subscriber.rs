@@ -47,7 +47,8 @@ pub enum Heard {
     /// Every channel of the [`Link::subscribe`] call with this ticket is confirmed or refused.
     ///
     /// What is published to them from now on is heard until `Lost`. A call made while
-    /// disconnected is confirmed right after the following `Up`.
+    /// disconnected is confirmed right after the following `Up`, unless all its channels are
+    /// unwanted again by then: it may be forgotten.
     Confirmed {
         /// The ticket that was given.
         ticket: u64,
@@ -100,6 +101,8 @@ struct Wanted {
     /// Whether there is a connection; without one, changes are forgotten but for their
     /// tickets, as the next connection starts from `channels`.
     connected: bool,
+    /// How many calls may wait for a connection before those that nobody waits for are sought.
+    seek_at: usize,
     reset: Option<String>,
 }
 
@@ -107,7 +110,38 @@ struct Wanted {
 #[derive(Debug)]
 struct Asked {
     channels: Vec<Bytes>,
-    ticket: Option<u64>,
+    ticket: Option<Ticket>,
+}
+
+/// What is to be confirmed, and the channels for which it is.
+#[derive(Debug, PartialEq, Eq)]
+struct Ticket {
+    number: u64,
+    channels: Vec<Bytes>,
+}
+
+impl Wanted {
+    /// Keeps a ticket for the next connection.
+    ///
+    /// A shard may be away for days while feeds come and go, so those that were let go again
+    /// are dropped, once there are twice as many tickets as were left the last time.
+    fn keep(&mut self, ticket: Ticket) {
+        self.asked.push_back(Asked { channels: Vec::new(), ticket: Some(ticket) });
+        if self.asked.len() > self.seek_at.max(CHUNK) {
+            let channels = &self.channels;
+            self.asked.retain(|asked| {
+                asked.ticket.as_ref().is_none_or(|ticket| ticket.is_wanted(channels))
+            });
+            self.seek_at = 2 * self.asked.len();
+        }
+    }
+}
+
+impl Ticket {
+    fn is_wanted(&self, wanted: &HashMap<Bytes, usize>) -> bool {
+        let mut channels = self.channels.iter();
+        self.channels.is_empty() || channels.any(|channel| wanted.contains_key(channel))
+    }
 }
 
 impl Link {
@@ -119,15 +153,17 @@ impl Link {
         for channel in &channels {
             *wanted.channels.entry(channel.clone()).or_default() += 1;
         }
-        let mut last = Asked { channels: Vec::new(), ticket: Some(ticket) };
+        let ticket = Ticket { number: ticket, channels };
         if wanted.connected {
-            let mut parts = channels.chunks(CHUNK);
-            last.channels = parts.next_back().unwrap_or_default().to_vec();
+            let mut parts = ticket.channels.chunks(CHUNK);
+            let last = parts.next_back().unwrap_or_default().to_vec();
             for part in parts {
                 wanted.asked.push_back(Asked { channels: part.to_vec(), ticket: None });
             }
+            wanted.asked.push_back(Asked { channels: last, ticket: Some(ticket) });
+        } else {
+            wanted.keep(ticket);
         }
-        wanted.asked.push_back(last);
         drop(wanted);
         self.shared.wake.notify_one();
     }
@@ -295,6 +331,7 @@ impl Driver {
         let (channels, tickets) = {
             let mut wanted = self.shared.lock();
             wanted.connected = true;
+            wanted.seek_at = 0;
             wanted.reset = None;
             let channels: Vec<Bytes> = wanted.channels.keys().cloned().collect();
             let tickets = wanted.asked.drain(..).filter_map(|asked| asked.ticket).collect();
@@ -313,11 +350,9 @@ impl Driver {
         let waiting = mem::take(&mut wanted.asked);
         let tickets = waiting.into_iter().filter_map(|asked| asked.ticket);
         let is_up = ledger.is_up;
-        wanted.asked = ledger
-            .into_tickets()
-            .chain(tickets)
-            .map(|ticket| Asked { channels: Vec::new(), ticket: Some(ticket) })
-            .collect();
+        for ticket in ledger.into_tickets().chain(tickets) {
+            wanted.keep(ticket);
+        }
         (reason, is_up)
     }
 
@@ -422,8 +457,8 @@ impl Driver {
                 self.tell(Heard::Up).await;
             }
             Mark::Confirm(tickets) => {
-                for ticket in tickets {
-                    self.tell(Heard::Confirmed { ticket }).await;
+                for Ticket { number, .. } in tickets {
+                    self.tell(Heard::Confirmed { ticket: number }).await;
                 }
             }
         }
@@ -463,4 +498,48 @@ async fn in_time(said: impl Future<Output = Result<(), String>>) -> Result<(), B
     timeout(CONNECT_TIMEOUT, said)
         .await
         .unwrap_or_else(|_| Err(format!("nothing could be said for {CONNECT_TIMEOUT:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn away() -> Link {
+        Link { shared: Arc::default(), _closed_on_drop: CancellationToken::new().drop_guard() }
+    }
+
+    fn channel(number: u64) -> Vec<Bytes> {
+        vec![Bytes::from(number.to_string())]
+    }
+
+    fn tickets(link: &Link) -> Vec<u64> {
+        let wanted = link.shared.lock();
+        wanted.asked.iter().filter_map(|asked| Some(asked.ticket.as_ref()?.number)).collect()
+    }
+
+    #[test]
+    fn tickets_of_what_was_let_go_while_the_shard_is_away_do_not_pile_up() {
+        let link = away();
+        link.subscribe(vec![], 0);
+        link.subscribe([channel(1), channel(2)].concat(), 1);
+        link.unsubscribe(channel(1));
+        for number in 3..100 * CHUNK as u64 {
+            link.subscribe(channel(number), number);
+            link.unsubscribe(channel(number));
+        }
+        let kept = tickets(&link);
+        assert!(kept.len() <= CHUNK + 1, "{} are kept", kept.len());
+        assert_eq!(kept[..2], [0, 1], "somebody waits for these");
+        assert_eq!(link.shared.lock().channels.len(), 1);
+    }
+
+    #[test]
+    fn tickets_that_somebody_waits_for_are_kept_in_their_order() {
+        let link = away();
+        let many = 10 * CHUNK as u64;
+        for number in 0..many {
+            link.subscribe(channel(number), number);
+        }
+        assert_eq!(tickets(&link), (0..many).collect::<Vec<_>>());
+    }
 }

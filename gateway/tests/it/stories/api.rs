@@ -3,7 +3,7 @@
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
-use super::gateway::{BOARD, TestGateway, user};
+use super::gateway::{BOARD, TestGateway, World, user};
 
 /// Sends a request and holds a refusal against what RFC 9457 wants.
 async fn check(gateway: &TestGateway, method: &str, path: &str, body: &str, status: u16) -> Value {
@@ -122,6 +122,22 @@ async fn a_bad_body_is_told_its_mistakes() {
 }
 
 #[tokio::test]
+async fn an_event_that_clients_or_the_gateway_raise_themselves_is_not_sent() {
+    let gateway = TestGateway::start().await;
+    let mut ann = gateway.connect(user("ann")).await;
+    let path = "/api/rooms/user:ann/emit";
+    let own = ["connect", "connect_error", "disconnect", "newListener", "error", "reconnect"];
+    for name in own.into_iter().chain(["initial", "change", "reset", "", &"x".repeat(129)]) {
+        let body = json!({ "event": name }).to_string();
+        let problem = check(&gateway, "POST", path, &body, 400).await;
+        assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{problem}");
+    }
+    check(&gateway, "POST", path, r#"{"event":"message"}"#, 202).await;
+    ann.expect("message").await;
+    assert!(ann.names().is_empty());
+}
+
+#[tokio::test]
 async fn names_in_paths_are_decoded_once() {
     let gateway = TestGateway::start().await;
     let path = "/api/feeds/team.a%252Fb.members%2F%C3%A9/%E2%82%AC%20%3F%252F";
@@ -181,6 +197,86 @@ async fn only_the_token_opens_the_api() {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
         assert_eq!(gateway.send(request).await.0, 200);
     }
+}
+
+/// Asks with these headers and holds a refusal against what it should be.
+async fn check_headers(gateway: &TestGateway, headers: &[(&str, &str)], status: u16) {
+    for (method, path) in [("GET", "/metrics"), ("POST", "/api/users/ann/disconnect")] {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (found, kind, text) = gateway.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(found, status, "{method} {path} {headers:?}: {text}");
+        if status == 403 {
+            assert_eq!(kind, "application/problem+json");
+            assert!(text.contains("without a token"), "{text}");
+        }
+    }
+}
+
+async fn without_token() -> TestGateway {
+    let world = World::new(BOARD, 1);
+    let mut config = (*world.config).clone();
+    config.admin.token = None;
+    World { config: config.into(), ..world }.gateway().await
+}
+
+#[tokio::test]
+async fn without_a_token_no_foreign_page_reaches_the_api() {
+    let gateway = without_token().await;
+    let mut ann = gateway.connect(user("ann")).await;
+    let local = ("host", "127.0.0.1:3001");
+    for foreign in [
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("origin", "https://evil.net"),
+        ("origin", "null"),
+        ("origin", "http://127.0.0.1:3000"),
+        ("origin", "http://localhost:3001"),
+    ] {
+        check_headers(&gateway, &[local, foreign], 403).await;
+        check_headers(&gateway, &[foreign], 403).await;
+    }
+    for host in ["evil.net:3001", "localhost.evil.net", "10.0.0.1:3001", ""] {
+        check_headers(&gateway, &[("host", host)], 403).await;
+        check_headers(&gateway, &[local, ("host", host)], 403).await;
+        let origin = format!("http://{host}");
+        let own = [("host", host), ("origin", &origin), ("sec-fetch-site", "same-origin")];
+        check_headers(&gateway, &own, 403).await;
+    }
+    for uri in ["http://evil.net/metrics", "http://evil.net:3001/api/topology"] {
+        let request = Request::builder().uri(uri).header("host", "localhost");
+        assert_eq!(gateway.send(request.body(Body::empty()).unwrap()).await.0, 403);
+    }
+    ann.quiet(&gateway).await;
+    assert_eq!(ann.closed, None);
+    for path in ["/healthz", "/readyz"] {
+        let request = Request::builder().uri(path).header("host", "10.0.0.1");
+        let request = request.header("origin", "https://evil.net");
+        assert_eq!(gateway.send(request.body(Body::empty()).unwrap()).await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_programs_and_own_pages_on_this_machine_reach_the_api() {
+    let gateway = without_token().await;
+    check_headers(&gateway, &[], 200).await;
+    for host in ["localhost:3001", "127.0.0.1:3001", "127.1.2.3", "[::1]:3001", "LOCALHOST"] {
+        check_headers(&gateway, &[("host", host)], 200).await;
+        check_headers(&gateway, &[("host", host), ("sec-fetch-site", "none")], 200).await;
+        let origin = format!("http://{host}");
+        let own = [("host", host), ("origin", &origin), ("sec-fetch-site", "same-origin")];
+        check_headers(&gateway, &own, 200).await;
+    }
+}
+
+#[tokio::test]
+async fn with_a_token_it_alone_decides() {
+    let gateway = TestGateway::start().await;
+    let token = ("authorization", "Bearer open sesame");
+    let foreign = [token, ("host", "ops.example.com"), ("origin", "https://app.example.com")];
+    check_headers(&gateway, &foreign, 200).await;
 }
 
 #[tokio::test]

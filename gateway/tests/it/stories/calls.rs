@@ -51,6 +51,31 @@ async fn a_wrong_call_is_told_what_is_wrong_and_nothing_else_suffers() {
 }
 
 #[tokio::test]
+async fn binary_arguments_are_refused_and_never_queued() {
+    let gateway = TestGateway::with(&format!("{BOARD}{JOBS}")).await;
+    gateway.heard().await;
+    let mut ann = gateway.connect(user("ann")).await;
+    let before = refused_calls(&gateway).await;
+    let args = r#"[{"id":{"_placeholder":true,"num":0}}]"#;
+    ann.emit_binary("ship", args, None);
+    for name in ["ship", "add", "frobnicate"] {
+        let call = ann.ask_binary(name, args);
+        let error = "binary arguments are not taken";
+        let answer = json!({ "code": 400, "error": error, "errors": [error] });
+        assert_eq!(ann.answer(call).await, answer, "{name}");
+    }
+    assert_eq!(gateway.feeds.job_get("ship").await.unwrap(), None);
+    assert!(refused_calls(&gateway).await >= before + 4);
+}
+
+async fn refused_calls(gateway: &TestGateway) -> u64 {
+    let (_, _, text) = gateway.request("GET", "/metrics", "").await;
+    let refused =
+        text.lines().find_map(|line| line.strip_prefix("gateway_calls_total{code=\"400\"} "));
+    refused.map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
 async fn one_open_call_too_many_is_429() {
     let gateway = TestGateway::with(&format!("{BOARD}{JOBS}")).await;
     gateway.heard().await;

@@ -202,10 +202,19 @@ impl TestClient {
     }
 
     pub fn emit_text(&mut self, name: &str, args: &str, call: Option<u64>) {
-        let inbound = Inbound { name: name.to_owned(), args: args.to_owned(), call };
+        self.say(Inbound { name: name.to_owned(), args: args.to_owned(), has_binary: false, call });
+    }
+
+    /// Says something as an engine hands it over.
+    fn say(&mut self, inbound: Inbound) {
         if let Some(say) = &self.say {
             let _ = say.try_send(inbound);
         }
+    }
+
+    /// Says something that binary data came with.
+    pub fn emit_binary(&mut self, name: &str, args: &str, call: Option<u64>) {
+        self.say(Inbound { name: name.to_owned(), args: args.to_owned(), has_binary: true, call });
     }
 
     /// Says something without wanting an answer.
@@ -216,6 +225,13 @@ impl TestClient {
     /// Asks without waiting for the answer.
     pub fn ask(&mut self, name: &str, data: Value) -> u64 {
         self.ask_text(name, &json!([data]).to_string())
+    }
+
+    /// Asks with binary data.
+    pub fn ask_binary(&mut self, name: &str, args: &str) -> u64 {
+        self.calls += 1;
+        self.emit_binary(name, args, Some(self.calls));
+        self.calls
     }
 
     pub fn ask_text(&mut self, name: &str, args: &str) -> u64 {

@@ -113,12 +113,18 @@ async fn a_message_that_makes_no_sense_is_ignored() {
         json!({ "op": "disconnect", "user": 7 }),
         json!({ "op": "emit", "user": "ann" }),
         json!({ "op": "emit", "event": "x" }),
+        json!({ "op": "emit", "user": "ann", "event": "" }),
+        json!({ "op": "emit", "user": "ann", "event": "x".repeat(129) }),
+        json!({ "op": "emit", "user": "ann", "event": "disconnect" }),
+        json!({ "op": "emit", "user": "ann", "event": "connect_error" }),
+        json!({ "op": "emit", "room": "team:red", "event": "reset", "args": [{}] }),
     ] {
         one.control(0, message).await;
     }
     world.shards[0].raw(&["PUBLISH", "gateway.control", "\u{0}not json"]).unwrap();
     one.control(0, json!({ "op": "emit", "user": "ann", "event": "still here" })).await;
     ann.expect("still here").await;
+    assert!(ann.names().is_empty());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Broken, CHUNK};
+use super::{Broken, CHUNK, Ticket};
 
 /// How many channels may be said and not answered yet.
 ///
@@ -26,14 +26,14 @@ pub(super) enum Step {
     /// All that was wanted on connect is answered.
     Up,
     /// All that these calls wanted is answered.
-    Confirm(Vec<u64>),
+    Confirm(Vec<Ticket>),
 }
 
 /// A place in the order of answers that is reached.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     Up,
-    Confirm(Vec<u64>),
+    Confirm(Vec<Ticket>),
 }
 
 /// A step that was said, and how many of its channels are answered.
@@ -175,7 +175,7 @@ impl Ledger {
     }
 
     /// Gives back the tickets that were not confirmed, oldest first.
-    pub(super) fn into_tickets(self) -> impl Iterator<Item = u64> {
+    pub(super) fn into_tickets(self) -> impl Iterator<Item = Ticket> {
         let said = self.unanswered.into_iter().map(|unanswered| unanswered.step);
         said.chain(self.due).flat_map(|step| match step {
             Step::Confirm(tickets) => tickets,
@@ -194,6 +194,10 @@ mod tests {
 
     fn channels(names: &[&'static str]) -> Vec<Bytes> {
         names.iter().map(|name| Bytes::from_static(name.as_bytes())).collect()
+    }
+
+    fn ticket(number: u64) -> Ticket {
+        Ticket { number, channels: Vec::new() }
     }
 
     /// Says everything due and returns it, as text.
@@ -222,17 +226,17 @@ mod tests {
     fn a_mark_is_reached_when_all_before_it_is_answered() {
         let mut ledger = Ledger::default();
         ledger.want(channels(&["a", "b"]));
-        ledger.due.push_back(Step::Confirm(vec![7]));
+        ledger.due.push_back(Step::Confirm(vec![ticket(7)]));
         assert_eq!(say(&mut ledger), ["+a b"]);
         ledger.on_subscribed(&Bytes::from_static(b"a")).unwrap();
         assert_eq!(ledger.reached(), None);
         ledger.on_subscribed(&Bytes::from_static(b"b")).unwrap();
-        assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![7])));
+        assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![ticket(7)])));
 
         ledger.want(channels(&["a"]));
-        ledger.due.push_back(Step::Confirm(vec![8]));
+        ledger.due.push_back(Step::Confirm(vec![ticket(8)]));
         assert!(say(&mut ledger).is_empty(), "it is subscribed already");
-        assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![8])));
+        assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![ticket(8)])));
     }
 
     #[test]
@@ -241,7 +245,7 @@ mod tests {
         ledger.want(channels(&["a", "secret"]));
         ledger.due.push_back(Step::Up);
         ledger.want(channels(&["b"]));
-        ledger.due.push_back(Step::Confirm(vec![1]));
+        ledger.due.push_back(Step::Confirm(vec![ticket(1)]));
         assert_eq!(say(&mut ledger), ["+a secret", "+b"]);
 
         assert_eq!(ledger.on_refused("NOPERM no"), Ok(None));
@@ -251,7 +255,7 @@ mod tests {
         ledger.on_subscribed(&Bytes::from_static(b"a")).unwrap();
         assert_eq!(ledger.on_refused("NOPERM no"), Ok(Some(Bytes::from_static(b"secret"))));
         assert_eq!(ledger.reached(), Some(Mark::Up));
-        assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![1])));
+        assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![ticket(1)])));
         assert_eq!(ledger.waiting, 0);
 
         ledger.want(channels(&["a", "secret"]));
