@@ -60,6 +60,7 @@ fn jobs_have_names_schemas_and_queues_of_their_own() {
     for event in ["initial", "resume", "set", "move", "disconnect", "error", "newListener"] {
         assert!(load(&format!("[jobs.{event}]"), &[]).is_err(), "{event}");
     }
+    good("[jobs.anything]");
 }
 
 #[test]
