@@ -237,7 +237,7 @@ pub struct Limits {
     pub outbox_bytes: usize,
     /// How long nothing may be written to a client for whom something waits.
     pub stall: Duration,
-    /// How long a client may take from its handshake to its namespace.
+    /// How long a client may take from its handshake to its namespace, and a connection to ask.
     pub connect_timeout: Duration,
     /// The longest message that a client may send.
     pub max_message_bytes: usize,

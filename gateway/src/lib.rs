@@ -20,6 +20,7 @@ pub mod mirror;
 pub mod outbox;
 pub mod protocol;
 pub mod rpc;
+pub mod serve;
 pub mod session;
 pub mod snapshot;
 pub mod socket;

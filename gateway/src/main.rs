@@ -8,7 +8,7 @@ use gateway::{
     app::{App, start_workers},
     config::Config,
     drain::Drain,
-    metrics,
+    metrics, serve,
     socket::stall,
 };
 use shard_router::{router::Router as Feeds, topology::ShardUrl};
@@ -121,35 +121,17 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
     let admin = TcpListener::bind(config.admin.listen).await.with_context(|| {
         format!("[admin] listen: {} cannot be listened on", config.admin.listen)
     })?;
-    let (stall, deadline, embedded) = (config.limits.stall, config.drain.deadline, config.embedded);
+    let (stall, silence) = (config.limits.stall, config.limits.connect_timeout);
+    let (deadline, embedded) = (config.drain.deadline, config.embedded);
     let app = App::build(config, metrics::install()).await?;
     let (public_address, admin_address) = (public.local_addr()?, admin.local_addr()?);
     info!(public = %public_address, admin = %admin_address, "Gateway serves.");
     if embedded {
         println!("The demo is on http://{public_address}/ — open it in two windows.");
     }
-    let drain = app.drain.clone();
-    let service = app.public.clone().into_make_service_with_connect_info::<stall::Peer>();
-    drain.tracker.spawn({
-        let serve = axum::serve(stall::Listener::new(public, stall), service);
-        let end = drain.end.clone();
-        async move {
-            tokio::select! {
-                () = end.cancelled() => {}
-                ended = serve.into_future() => error!(?ended, "Public listener ended."),
-            }
-        }
-    });
-    drain.tracker.spawn({
-        let serve = axum::serve(admin, app.admin.clone().into_make_service());
-        let end = drain.end.clone();
-        async move {
-            tokio::select! {
-                () = end.cancelled() => {}
-                ended = serve.into_future() => error!(?ended, "Admin listener ended."),
-            }
-        }
-    });
+    let public = stall::Listener::new(public, stall);
+    serve::start(public, app.public.clone(), stall::Stream::peer, silence, &app.drain);
+    serve::start(admin, app.admin.clone(), |_, addr| addr, silence, &app.drain);
     signals.next().await;
     info!("Gateway stops.");
     tokio::select! {

@@ -92,7 +92,7 @@ fn describe() {
     );
     describe_counter!(MIRROR_READS, "Reads of a feed from its shard.");
     describe_counter!(MIRROR_ERRORS, "Notices and keys that do not fit the contract, by kind.");
-    describe_histogram!(SNAPSHOT_SECONDS, "From a client's handshake to its initial state.");
+    describe_histogram!(SNAPSHOT_SECONDS, "From a client's joining to its initial state.");
     describe_histogram!(SNAPSHOT_BYTES, "Bytes of an initial state.");
     describe_counter!(JOBS, "Jobs by outcome.");
     describe_histogram!(JOB_SECONDS, "From a call to its answer.");

@@ -122,56 +122,18 @@ impl Rpc {
     pub async fn job(
         &self,
         name: &str,
-        mut data: Object,
+        data: Object,
         caller: &Identity,
     ) -> Result<Value, CallError> {
         let job = self
             .jobs
             .get(name)
             .ok_or_else(|| CallError::Unknown(format!("no job is called `{name}`")))?;
-        let key = match data.remove("_key") {
-            None => None,
-            Some(Value::String(key)) if (1..=KEY_CHARS).contains(&key.chars().count()) => Some(key),
-            Some(_) => {
-                return Err(CallError::bad(format!(
-                    "`_key` is not a text of 1 to {KEY_CHARS} characters"
-                )));
-            }
-        };
-        data.remove("user");
-        data.remove("teams");
-        let data = Value::Object(data);
-        if let Some(schema) = &job.schema {
-            let errors: Vec<String> = schema
-                .errors(&data)
-                .into_iter()
-                .map(
-                    |(place, error)| {
-                        if place.is_empty() { error } else { format!("{place}: {error}") }
-                    },
-                )
-                .collect();
-            if !errors.is_empty() {
-                return Err(CallError::Bad(errors));
-            }
-        }
-        let Value::Object(mut data) = data else { unreachable!("was an object above") };
-        data.insert("user".into(), caller.user.as_str().into());
-        data.insert(
-            "teams".into(),
-            caller.teams.iter().map(|team| team.as_str()).collect::<Vec<_>>().into(),
-        );
-        let id = key.map_or_else(new_id, |key| keyed_id(caller, name, &key));
-        let queues = job.queues();
-        let call = Call {
-            name,
-            queue: queues[partition(caller.user.as_str(), queues.len())].clone(),
-            id,
-            item: Value::Object(data).to_string().into_bytes(),
-            timeout: job.timeout,
-            max_queued: job.max_queued as u64,
-        };
-        self.carry_out(call).await
+        self.counted(name, async {
+            let call = checked(name, job, data, caller)?;
+            self.put_and_wait(&call).await
+        })
+        .await
     }
 
     /// Has the built-in worker carry an edit out and returns its answer.
@@ -189,12 +151,17 @@ impl Rpc {
             timeout: self.edits.timeout,
             max_queued: MAX_EDITS,
         };
-        self.carry_out(call).await
+        self.counted(edit.name(), self.put_and_wait(&call)).await
     }
 
-    async fn carry_out(&self, call: Call<'_>) -> Result<Value, CallError> {
+    /// Counts how a job of this name ends, refused ones among them.
+    async fn counted(
+        &self,
+        name: &str,
+        job: impl Future<Output = Result<Value, CallError>>,
+    ) -> Result<Value, CallError> {
         let since = Instant::now();
-        let answer = self.put_and_wait(&call).await;
+        let answer = job.await;
         let outcome = match &answer {
             Ok(_) => "finished",
             Err(CallError::Timeout { .. }) => "timeout",
@@ -202,7 +169,7 @@ impl Rpc {
             Err(CallError::Unavailable(_)) => "unavailable",
             Err(_) => "refused",
         };
-        metrics::job(call.name, outcome, since.elapsed());
+        metrics::job(name, outcome, since.elapsed());
         answer
     }
 
@@ -276,6 +243,57 @@ impl Rpc {
             _ => CallError::Unavailable(format!("the queue of job `{}` cannot be used", call.name)),
         }
     }
+}
+
+/// Makes a job of what a client says, if it may be one.
+fn checked<'a>(
+    name: &'a str,
+    job: &config::Job,
+    mut data: Object,
+    caller: &Identity,
+) -> Result<Call<'a>, CallError> {
+    let key = match data.remove("_key") {
+        None => None,
+        Some(Value::String(key)) if (1..=KEY_CHARS).contains(&key.chars().count()) => Some(key),
+        Some(_) => {
+            return Err(CallError::bad(format!(
+                "`_key` is not a text of 1 to {KEY_CHARS} characters"
+            )));
+        }
+    };
+    data.remove("user");
+    data.remove("teams");
+    let data = Value::Object(data);
+    if let Some(schema) = &job.schema {
+        let errors: Vec<String> = schema
+            .errors(&data)
+            .into_iter()
+            .map(
+                |(place, error)| {
+                    if place.is_empty() { error } else { format!("{place}: {error}") }
+                },
+            )
+            .collect();
+        if !errors.is_empty() {
+            return Err(CallError::Bad(errors));
+        }
+    }
+    let Value::Object(mut data) = data else { unreachable!("was an object above") };
+    data.insert("user".into(), caller.user.as_str().into());
+    data.insert(
+        "teams".into(),
+        caller.teams.iter().map(|team| team.as_str()).collect::<Vec<_>>().into(),
+    );
+    let id = key.map_or_else(new_id, |key| keyed_id(caller, name, &key));
+    let queues = job.queues();
+    Ok(Call {
+        name,
+        queue: queues[partition(caller.user.as_str(), queues.len())].clone(),
+        id,
+        item: Value::Object(data).to_string().into_bytes(),
+        timeout: job.timeout,
+        max_queued: job.max_queued as u64,
+    })
 }
 
 /// Edits that may wait in one queue.

@@ -108,7 +108,7 @@ pub struct Settings {
 ///
 /// The router is to be built once: every call makes an engine of its own, and a polling client
 /// must find its session in the engine that it came to first. It is to be served through a
-/// [`stall::Listener`] with [`stall::Peer`] as connect info.
+/// [`stall::Listener`], with [`stall::Stream::peer`] as connect info.
 pub fn router(settings: &Settings, authenticator: Arc<Authenticator>, accept: Accept) -> Router {
     let engine = socketioxide::engine(settings, accept);
     let guard = Arc::new(guard::Guard::new(settings, authenticator, engine));

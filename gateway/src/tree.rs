@@ -134,7 +134,8 @@ impl Tree {
     /// Finds the collection that a feed's name belongs to.
     ///
     /// Templates that could name the same feed are equal (the configuration is refused
-    /// otherwise) and have the same rules, so the first that fits is as good as any.
+    /// otherwise), with the same rules and nested collections, so the first that fits is as
+    /// good as any.
     #[must_use]
     pub fn place(&self, feed: &str) -> Option<Place<'_>> {
         // A feed without placeholders may hang in both branches; the user's shows it to more.

@@ -26,8 +26,7 @@ const PARTITIONS: NonZeroU32 = NonZeroU32::MIN;
 const MAX_PARTITIONS: u32 = 1_024;
 
 /// The events that some generation of the client or the server keeps for itself.
-const THEIR_EVENTS: [&str; 20] = [
-    "anything",
+const THEIR_EVENTS: [&str; 19] = [
     "connect",
     "connect_error",
     "connect_failed",

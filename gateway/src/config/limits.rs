@@ -1,6 +1,6 @@
 //! `[limits]`: what one client, and all of them, may ask for.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use super::{Limits, read::Section};
 
@@ -27,6 +27,11 @@ const MAX_MESSAGE_BYTES: usize = 64 << 10;
 /// Half of an outbox, so that an event of any item finds room.
 const MAX_ITEM_BYTES: usize = 512 << 10;
 
+/// From one small event to what no machine has for each of its clients.
+const OUTBOX_SIZES: RangeInclusive<usize> = 1 << 10..=1 << 30;
+/// From a call of a few words to what is a file after all; the engine takes four in a request.
+const MESSAGE_SIZES: RangeInclusive<usize> = 1 << 7..=64 << 20;
+
 pub(super) fn read(mut section: Section<'_>) -> Limits {
     let mut count = |key: &'static str, default: u32| {
         let number = section.take(key).and_then(|entry| entry.number(0..=u32::MAX));
@@ -39,13 +44,13 @@ pub(super) fn read(mut section: Section<'_>) -> Limits {
     let handshakes_per_second = count("handshakes_per_second", HANDSHAKES_PER_SECOND);
     let messages_per_second = count("messages_per_second", MESSAGES_PER_SECOND);
     let max_subscriptions = count("max_subscriptions", MAX_SUBSCRIPTIONS);
-    let outbox_bytes = section.take("outbox_bytes").and_then(|entry| entry.size(1 << 10));
+    let outbox_bytes = section.take("outbox_bytes").and_then(|entry| entry.size(OUTBOX_SIZES));
     let outbox_bytes = outbox_bytes.unwrap_or(OUTBOX_BYTES);
     let stall = section.take("stall").and_then(|entry| entry.time());
     let connect_timeout = section.take("connect_timeout").and_then(|entry| entry.time());
-    let message = section.take("max_message_bytes").and_then(|entry| entry.size(1 << 7));
+    let message = section.take("max_message_bytes").and_then(|entry| entry.size(MESSAGE_SIZES));
     let item = section.take("max_item_bytes").and_then(|entry| {
-        let bytes = entry.size(1)?;
+        let bytes = entry.size(1..=usize::MAX)?;
         if bytes > outbox_bytes / 2 {
             let half = outbox_bytes / 2;
             entry.mistake(format!("is at most half of `limits.outbox_bytes`, {half}, not {bytes}"));

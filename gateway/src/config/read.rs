@@ -9,6 +9,7 @@ use std::{
 };
 
 use figment::value::{Dict, Value};
+use humantime::format_duration;
 
 use super::{
     layers::{Layers, join},
@@ -18,6 +19,9 @@ use super::{
 
 /// How unlike an option's name a name may be to be taken for its misspelling.
 const CLOSE: f64 = 0.75;
+
+/// Longer than anything here is worth waiting for, and no clock overflows when it is added.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One reading of a configuration.
 ///
@@ -250,7 +254,7 @@ impl<'r> Entry<'r> {
         }
     }
 
-    /// Reads a time of at least a millisecond.
+    /// Reads a time from a millisecond to a day.
     pub(super) fn time(&self) -> Option<Duration> {
         self.time_or_none().filter(|time| {
             let is_enough = *time >= Duration::from_millis(1);
@@ -261,23 +265,33 @@ impl<'r> Entry<'r> {
         })
     }
 
-    /// Reads a time, which may be none at all.
+    /// Reads a time of at most a day, which may be none at all.
     pub(super) fn time_or_none(&self) -> Option<Duration> {
-        self.parsed("is a time with its unit, such as `10s`, `500ms` or `2m`", values::duration)
+        let right = "is a time with its unit, such as `10s`, `500ms` or `2m`";
+        self.parsed(right, values::duration).filter(|time| {
+            let is_too_long = *time > LONGEST;
+            if is_too_long {
+                let (most, time) = (format_duration(LONGEST), format_duration(*time));
+                self.mistake(format!("is at most `{most}`, not `{time}`"));
+            }
+            !is_too_long
+        })
     }
 
-    /// Reads a size of at least `least` bytes.
-    pub(super) fn size(&self, least: usize) -> Option<usize> {
+    /// Reads a size of so many bytes.
+    pub(super) fn size(&self, range: RangeInclusive<usize>) -> Option<usize> {
         let size = match self.value.as_str() {
             Some(text) => values::size(text),
             None => self.integer().and_then(|bytes| usize::try_from(bytes).ok()),
         };
         let size = size.or_else(|| self.wrong("is a size, such as `1MiB`, `64KiB` or `512B`"))?;
-        if size < least {
+        let (least, most) = (range.start(), range.end());
+        if size < *least {
             self.mistake(format!("is at least {least} bytes, not {size}"));
-            return None;
+        } else if size > *most {
+            self.mistake(format!("is at most {most} bytes, not {size}"));
         }
-        Some(size)
+        range.contains(&size).then_some(size)
     }
 
     /// Reads a path, which is relative to the folder of the file.

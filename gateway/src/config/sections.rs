@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
+    ops::RangeInclusive,
     path::Path,
     time::Duration,
 };
@@ -250,6 +251,8 @@ fn emitter(reading: &Reading<'_>, mut section: Section<'_>) -> Emitter {
 
 /// A server's memory, less what clients and the system need.
 const MIRROR_BYTES: usize = 1 << 30;
+/// From a few boards to more memory than a server has.
+const MIRROR_SIZES: RangeInclusive<usize> = 1 << 20..=1 << 40;
 /// A feed that is larger is no state that a page would show.
 const FEED_BYTES: usize = 16 << 20;
 /// A page that is loaded again finds its feeds still there.
@@ -260,10 +263,10 @@ const SETTLE: Duration = Duration::from_secs(1);
 const VERIFY_EVERY: Duration = Duration::from_secs(30);
 
 fn mirror(mut section: Section<'_>) -> MirrorConfig {
-    let max_bytes = section.take("max_bytes").and_then(|entry| entry.size(1 << 20));
+    let max_bytes = section.take("max_bytes").and_then(|entry| entry.size(MIRROR_SIZES));
     let max_bytes = max_bytes.unwrap_or(MIRROR_BYTES);
     let max_feed_bytes = section.take("max_feed_bytes").and_then(|entry| {
-        let bytes = entry.size(1 << 10)?;
+        let bytes = entry.size(1 << 10..=usize::MAX)?;
         if bytes > max_bytes {
             entry.mistake(format!("is at most `mirror.max_bytes`, {max_bytes}, not {bytes}"));
         }

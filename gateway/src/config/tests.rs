@@ -362,6 +362,32 @@ fn limits_fit_each_other() {
 }
 
 #[test]
+fn sizes_and_times_have_a_most() {
+    let limits = "[limits]\nmax_message_bytes = '64MiB'\noutbox_bytes = '1GiB'\nstall = '1d'\n";
+    let limits = good(limits).limits;
+    assert_eq!((limits.max_message_bytes, limits.outbox_bytes), (64 << 20, 1 << 30));
+    assert_eq!(limits.stall, Duration::from_secs(86_400));
+    check(
+        "[limits]\nmax_message_bytes = 4611686018427387904\noutbox_bytes = '2GiB'\n\
+         connect_timeout = '1d 1s'\n[mirror]\nmax_bytes = '2048GiB'\nlinger = '100y'\n",
+        &[
+            "limits.max_message_bytes: is at most 67108864 bytes, not 4611686018427387904 (line 2)",
+            "limits.outbox_bytes: is at most 1073741824 bytes, not 2147483648 (line 3)",
+            "limits.connect_timeout: is at most `1day`, not `1day 1s` (line 4)",
+            "mirror.max_bytes: is at most 1099511627776 bytes, not 2199023255552 (line 6)",
+            "mirror.linger: is at most `1day`, not `100years` (line 7)",
+        ],
+    );
+    check(
+        "[jobs.ship]\ntimeout = '500000000000y'\n[server]\nping_interval = '2d'\n",
+        &[
+            "jobs.ship.timeout: is at most `1day`, not `500000000000years` (line 2)",
+            "server.ping_interval: is at most `1day`, not `2days` (line 4)",
+        ],
+    );
+}
+
+#[test]
 fn a_file_is_read_from_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.toml");

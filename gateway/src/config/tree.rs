@@ -53,8 +53,8 @@ struct Named {
 enum Role {
     /// The feed whose items are the attributes of teams or users.
     Root,
-    /// A collection of the tree.
-    Collection { kind: FeedType, rules: Rules },
+    /// A collection of the tree, and what is nested in it.
+    Collection { kind: FeedType, rules: Rules, nested: Vec<Collection> },
     /// What may be subscribed by name.
     Allowed,
 }
@@ -117,11 +117,13 @@ impl Names {
         let mut below: Vec<&str> = scope.to_vec();
         below.extend(item.as_deref());
         let rules = rules(&mut section, &below);
-        if let Some(template) = &feed {
-            let role = Role::Collection { kind, rules: rules.clone() };
-            self.0.push(Named { path: section.path("feed"), template: template.clone(), role });
-        }
+        // It stands before what is nested in it, as in the file.
+        let index = self.0.len();
         let collections = self.collections(section.section("collections"), &mut below);
+        if let Some(template) = feed.clone() {
+            let role = Role::Collection { kind, rules: rules.clone(), nested: collections.clone() };
+            self.0.insert(index, Named { path: section.path("feed"), template, role });
+        }
         section.finish();
         Some(Collection { name: name.to_owned(), feed: feed?, item, kind, rules, collections })
     }
@@ -159,14 +161,39 @@ fn clash<'named>(before: &'named Named, named: &'named Named) -> Option<(&'named
         _ if before.template != named.template => {
             Some((named, format!("could name the same feed as `{shown}` of `{path}`")))
         }
-        (Role::Collection { .. }, Role::Collection { .. }) if before.role != named.role => {
-            let message = format!(
-                "is the feed of `{path}` as well; its `type` and who may edit it must be the same"
-            );
-            Some((named, message))
+        (
+            Role::Collection { kind, rules, nested },
+            Role::Collection { kind: other_kind, rules: other_rules, nested: other_nested },
+        ) => {
+            let why = if holds(nested, &named.template) {
+                "a feed cannot be nested in itself"
+            } else if (kind, rules) != (other_kind, other_rules) {
+                "its `type` and who may edit it must be the same"
+            } else if !have_same_feeds(nested, other_nested) {
+                // A `reset` tells all places of a feed at once what hangs there.
+                "the collections nested in it must be the same"
+            } else {
+                return None;
+            };
+            Some((named, format!("is the feed of `{path}` as well; {why}")))
         }
-        _ => None,
+        (Role::Allowed, _) | (_, Role::Allowed) => None,
     }
+}
+
+fn holds(collections: &[Collection], feed: &Template) -> bool {
+    collections.iter().any(|it| it.feed == *feed || holds(&it.collections, feed))
+}
+
+/// Tells whether the same feeds hang under the same names, all the way down, in whatever order.
+fn have_same_feeds(one: &[Collection], other: &[Collection]) -> bool {
+    let is_in_other = |it: &Collection| {
+        let found = other.iter().find(|found| found.name == it.name);
+        found.is_some_and(|found| {
+            found.feed == it.feed && have_same_feeds(&it.collections, &found.collections)
+        })
+    };
+    one.len() == other.len() && one.iter().all(is_in_other)
 }
 
 fn attrs(mut section: Section<'_>, root: &'static str) -> Option<String> {

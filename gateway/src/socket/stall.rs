@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -84,12 +83,6 @@ pub struct Peer {
     pub switch: Switch,
 }
 
-impl Connected<IncomingStream<'_, Listener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        Self { addr: *stream.remote_addr(), switch: stream.io().switch.clone() }
-    }
-}
-
 /// Cuts one TCP connection, and tells whether it stood still.
 #[derive(Debug, Clone, Default)]
 pub struct Switch(Arc<State>);
@@ -152,6 +145,12 @@ pub struct Stream {
 impl Stream {
     fn new(tcp: TcpStream, stall: Duration) -> Self {
         Self { tcp, stall, deadline: None, switch: Switch::default() }
+    }
+
+    /// Tells who is at its other end, for requests to carry.
+    #[must_use]
+    pub fn peer(&self, addr: SocketAddr) -> Peer {
+        Peer { addr, switch: self.switch.clone() }
     }
 
     fn write(

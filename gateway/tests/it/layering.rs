@@ -10,7 +10,7 @@ use std::{
 /// Parts on one line know nothing of each other.
 const ORDER: &[&[&str]] = &[
     &["main"],
-    &["app"],
+    &["app", "serve"],
     &["admin", "demo"],
     &["control", "worker"],
     // What an engine hands over is below the sessions that take it; the engines are above.
@@ -43,7 +43,7 @@ const ADDRESSES: &[(&[&str], &[&str])] = &[
     (&["figment"], &["config.rs", "config/"]),
     (&["metrics_exporter_prometheus"], &["admin.rs", "metrics.rs", "app.rs"]),
     (&["jsonschema"], &["config/schema.rs"]),
-    (&["axum"], &["admin.rs", "app.rs", "demo.rs", "main.rs", "socket.rs", "socket/"]),
+    (&["axum"], &["admin.rs", "app.rs", "demo.rs", "serve.rs", "socket.rs", "socket/"]),
 ];
 
 /// Files that speak of nothing but values: no clock, no await, no library but serde.

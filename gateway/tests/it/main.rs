@@ -5,6 +5,7 @@
 mod engine;
 mod layering;
 mod real;
+mod serving;
 mod sessions;
 mod stage;
 mod stories;

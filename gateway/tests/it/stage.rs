@@ -14,10 +14,12 @@ use std::{
 use axum::{extract::Request, middleware::Next};
 use gateway::{
     auth::{self, Authenticator, origin::Origins},
+    drain::Drain,
     hub::frame::Frame,
     identity::Session,
     limits::{Admission, Bounds},
     outbox::{CloseReason, Outbox},
+    serve,
     socket::{self, Connection, Inbound, Protocol, Settings, bundle, stall},
 };
 use serde_json::{Value, json};
@@ -65,6 +67,8 @@ pub struct Stage {
     guests: mpsc::UnboundedReceiver<Guest>,
     /// Everyone who ever came.
     pub seen: Arc<Mutex<Vec<Guest>>>,
+    /// Knows its connections.
+    pub drain: Drain,
 }
 
 impl Stage {
@@ -107,9 +111,9 @@ impl Stage {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = tcp.local_addr().unwrap();
         let listener = stall::Listener::new(tcp, settings.stall);
-        let service = router.into_make_service_with_connect_info::<stall::Peer>();
-        tokio::spawn(async move { axum::serve(listener, service).await });
-        Self { addr, handshakes, guests, seen }
+        let drain = Drain::default();
+        serve::start(listener, router, stall::Stream::peer, settings.connect_timeout, &drain);
+        Self { addr, handshakes, guests, seen, drain }
     }
 
     pub fn url(&self) -> String {

@@ -60,6 +60,7 @@ fn jobs_have_names_schemas_and_queues_of_their_own() {
     for event in ["initial", "resume", "set", "move", "disconnect", "error", "newListener"] {
         assert!(load(&format!("[jobs.{event}]"), &[]).is_err(), "{event}");
     }
+    good("[jobs.anything]");
 }
 
 #[test]
@@ -167,5 +168,51 @@ fn templates_that_could_meet_are_equal() {
     good(
         "[tree.team.collections.a]\nfeed = 'news'\n[tree.user.collections.a]\nfeed = 'news'\n\
          [tree.team.collections.b]\nfeed = '{{team.{team}}}.b'\n[subscribe]\nallow = ['news', 'n.{any}']",
+    );
+}
+
+#[test]
+fn a_feed_at_two_places_has_the_same_nested_in_it() {
+    fn at(place: &str, feed: &str) -> String {
+        format!("[tree.team.collections.{place}]\nfeed = '{feed}'\n")
+    }
+    #[track_caller]
+    fn check_nested(in_a: &[(&str, &str)], in_b: &[(&str, &str)], is_good: bool) {
+        let item = "item = 'm'\n";
+        let mut text = at("a", "x.{team}") + item + &at("b", "x.{team}") + item;
+        for (name, feed) in in_a {
+            text += &at(&format!("a.collections.{name}"), feed);
+        }
+        for (name, feed) in in_b {
+            text += &at(&format!("b.collections.{name}"), feed);
+        }
+        let mistake = "tree.team.collections.b.feed: is the feed of `tree.team.collections.a.feed` as \
+                       well; the collections nested in it must be the same (line 5)";
+        check(&text, if is_good { &[] } else { std::slice::from_ref(&mistake) });
+    }
+    let (tasks, news, more) = (("t", "t.{team}.{m}"), ("n", "news"), ("t.collections.n", "news"));
+    check_nested(&[], &[], true);
+    check_nested(&[tasks], &[tasks], true);
+    check_nested(&[tasks, news], &[news, tasks], true);
+    check_nested(&[tasks, more], &[tasks, more], true);
+    check_nested(&[tasks], &[], false);
+    check_nested(&[], &[tasks], false);
+    check_nested(&[tasks], &[("u", "t.{team}.{m}")], false);
+    check_nested(&[tasks], &[("t", "u.{team}.{m}")], false);
+    check_nested(&[("t", "news")], &[("t", "news"), ("u", "news")], false);
+
+    let text = at("a", "x.{team}") + &at("a.collections.b", "x.{team}");
+    check(
+        &text,
+        &["tree.team.collections.a.collections.b.feed: is the feed of \
+           `tree.team.collections.a.feed` as well; a feed cannot be nested in itself (line 4)"],
+    );
+    let text = at("a", "x.{team}")
+        + &at("a.collections.b", "y.{team}")
+        + &at("a.collections.b.collections.c", "x.{team}");
+    check(
+        &text,
+        &["tree.team.collections.a.collections.b.collections.c.feed: is the feed of \
+           `tree.team.collections.a.feed` as well; a feed cannot be nested in itself (line 6)"],
     );
 }

@@ -353,6 +353,7 @@ async fn the_metrics_have_their_names() {
     gateway.publish("team.red.members", "ann", "{}").await;
     ann.expect("publish").await;
     ann.call("ship", json!({})).await;
+    ann.call("ship", json!({ "_key": 7 })).await;
     tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
     gateway.world.shards[0].drop_connections();
     gateway.publish("team.red.members", "bob", "{}").await;
@@ -370,6 +371,7 @@ async fn the_metrics_have_their_names() {
         "gateway_snapshot_seconds_bucket",
         "gateway_snapshot_bytes_bucket",
         "gateway_jobs_total{job=\"ship\",outcome=\"timeout\"}",
+        "gateway_jobs_total{job=\"ship\",outcome=\"refused\"}",
         "gateway_job_seconds_bucket{job=\"ship\"",
         "gateway_shard_up{shard=\"shard-01\"}",
         "gateway_shard_probe_seconds_bucket{shard=\"shard-01\"",
