@@ -25,7 +25,7 @@ pub const RESERVED: &[&str] = &[
 ///
 /// A late 4.x client that gets one of them from its server ends the connection; the others
 /// believe it.
-const RAISED_BY_CLIENTS: &[&str] = &[
+pub const RAISED_BY_CLIENTS: &[&str] = &[
     "connect",
     "connect_error",
     "connect_timeout",

@@ -25,28 +25,8 @@ const PARTITIONS: NonZeroU32 = NonZeroU32::MIN;
 /// Each partition is a queue to be listened to by every gateway.
 const MAX_PARTITIONS: u32 = 1_024;
 
-/// The events that some generation of the client or the server keeps for itself.
-const THEIR_EVENTS: [&str; 19] = [
-    "connect",
-    "connect_error",
-    "connect_failed",
-    "connect_timeout",
-    "connecting",
-    "connection",
-    "disconnect",
-    "disconnecting",
-    "error",
-    "message",
-    "newListener",
-    "ping",
-    "pong",
-    "reconnect",
-    "reconnect_attempt",
-    "reconnect_error",
-    "reconnect_failed",
-    "reconnecting",
-    "removeListener",
-];
+/// The events that no client raises and that some generation's library still does not pass on.
+const KEPT_BY_LIBRARIES: [&str; 3] = ["connect_failed", "connection", "message"];
 
 pub(super) fn read(section: Section<'_>) -> BTreeMap<String, Job> {
     let jobs = section.take_all().into_iter().filter_map(|(name, entry)| {
@@ -64,7 +44,7 @@ fn check_name(name: &str, entry: &Entry<'_>) {
     if protocol::RESERVED.contains(&name) {
         entry.mistake(format!("cannot be a job; `{name}` is an event of the gateway's own"));
     }
-    if THEIR_EVENTS.contains(&name) {
+    if protocol::RAISED_BY_CLIENTS.contains(&name) || KEPT_BY_LIBRARIES.contains(&name) {
         entry.mistake(format!("cannot be a job; socket.io keeps `{name}` for itself"));
     }
 }
