@@ -47,7 +47,11 @@ async fn a_feed_that_cannot_be_read_is_unavailable_within_two_seconds_and_follow
 
     let began = Instant::now();
     let mut ann = gateway.connect(user("ann").in_team(&team)).await;
-    assert!(began.elapsed() >= Duration::from_millis(1_800), "it was given up too early");
+    let took = began.elapsed();
+    assert!(
+        (Duration::from_millis(1_800)..Duration::from_millis(2_800)).contains(&took),
+        "{took:?}"
+    );
     assert!(ann.feed(&tasks).unavailable);
     assert_eq!(ann.feed(&tasks).v, None);
     assert!(!ann.feed(&format!("team.{team}.members")).unavailable);
