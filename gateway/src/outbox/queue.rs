@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{Outgoing, crowd::Crowd};
-use crate::hub::frame::{About, Frame};
+use crate::{
+    hub::frame::{About, Frame},
+    metrics,
+};
 
 /// So many places of dropped changes may be more than what waits before they are taken out.
 const GAPS: usize = 1_024;
@@ -121,6 +124,7 @@ impl Queue {
     }
 
     fn make_room(&mut self, allowed: usize) -> Result<(), Overflow> {
+        let before = self.gaps;
         let mut crowd = self.crowd.take().unwrap_or_else(|| Box::new(self.crowded()));
         while self.bytes > allowed {
             let Some((older, newer)) = crowd.next_superseded(self.front) else {
@@ -134,6 +138,7 @@ impl Queue {
             self.gaps += 1;
         }
         self.crowd = Some(crowd);
+        metrics::changes_dropped((self.gaps - before) as u64);
         // Looking at everything is paid for by the drops since the last time.
         if self.gaps > self.waiting.len() - self.gaps + GAPS {
             self.close_gaps();

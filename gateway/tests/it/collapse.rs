@@ -56,9 +56,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Ids and items, in order.
-type Items = Vec<(String, String)>;
+pub type Items = Vec<(String, String)>;
 
-fn version(feed: usize, items: &Items) -> String {
+pub fn version(feed: usize, items: &Items) -> String {
     let (mut sum, mut before) = (Version::EMPTY, "");
     for (id, item) in items {
         sum.add(Version::of_item(before, id, item.as_bytes()));
@@ -303,7 +303,13 @@ impl Scene {
 }
 
 /// Does what one event says, literally.
-fn apply(items: &mut Items, verb: &str, id: &str, item: Option<String>, position: Option<&str>) {
+pub fn apply(
+    items: &mut Items,
+    verb: &str,
+    id: &str,
+    item: Option<String>,
+    position: Option<&str>,
+) {
     let place = |items: &Items| match position {
         None => items.len(),
         Some("begin:") => 0,

@@ -8,5 +8,6 @@ mod layering;
 mod real;
 mod serving;
 mod sessions;
+mod slow;
 mod stage;
 mod stories;
