@@ -248,6 +248,8 @@ mod tests {
     use super::*;
     use crate::hub::frame::{About, Format};
 
+    mod bench;
+
     fn event(bytes: usize) -> Frame {
         Frame::event("publish", format!("\"{}\"", "x".repeat(bytes)))
     }
