@@ -16,6 +16,7 @@ const EVENTS_DELIVERED: &str = "gateway_events_delivered_total";
 const FANOUT_SECONDS: &str = "gateway_fanout_seconds";
 const FRAMES_ENCODED: &str = "gateway_frames_encoded_total";
 const OUTBOX_DROPPED_CLIENTS: &str = "gateway_outbox_dropped_clients_total";
+const OUTBOX_DROPPED_CHANGES: &str = "gateway_outbox_dropped_changes_total";
 const MIRRORS: &str = "gateway_mirrors";
 const MIRROR_BYTES: &str = "gateway_mirror_bytes";
 const MIRROR_REPAIRS: &str = "gateway_mirror_repairs_total";
@@ -71,6 +72,7 @@ fn zero() {
     mirrors(0, 0);
     mirror_read(0);
     counter!(OUTBOX_DROPPED_CLIENTS).increment(0);
+    counter!(OUTBOX_DROPPED_CHANGES).increment(0);
 }
 
 /// Tells the exporter what each metric means.
@@ -85,6 +87,10 @@ fn describe() {
         "Messages encoded, once per wire format and never per client."
     );
     describe_counter!(OUTBOX_DROPPED_CLIENTS, "Clients closed because they could not keep up.");
+    describe_counter!(
+        OUTBOX_DROPPED_CHANGES,
+        "Changes that slow clients were not told because a newer one of the same item waited."
+    );
     describe_gauge!(MIRRORS, "Feeds mirrored in memory.");
     describe_gauge!(MIRROR_BYTES, "Bytes of the mirrored feeds.");
     describe_counter!(
@@ -193,6 +199,11 @@ impl Resumed {
 /// Counts a client that asked to resume and has its state.
 pub fn resumed(outcome: Resumed) {
     counter!(RESUMES, "outcome" => outcome.label()).increment(1);
+}
+
+/// Counts changes that one client was not told because newer ones waited for it.
+pub fn changes_dropped(count: u64) {
+    counter!(OUTBOX_DROPPED_CHANGES).increment(count);
 }
 
 /// Counts one event that was put into `clients` mailboxes.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::mirror::{Change, Event, Mirror, Version};
+use crate::mirror::{Change, Mirror, Version};
 
 /// Returns an item as JSON: its own text, or a string where it is none (broken UTF-8 replaced).
 #[must_use]
@@ -113,10 +113,11 @@ pub fn unavailable_json(feed: &str) -> String {
     format!(r#"{{"id":{},"v":null,"models":[],"unavailable":true}}"#, string(feed))
 }
 
-/// Returns the name and the argument of the event that tells one change of a feed.
+/// Returns the name and the argument of the event that tells one change of a feed, and what
+/// the feed is then, where that is a version. `v` is its last member.
 #[must_use]
-pub fn event_json(feed: &str, event: &Event) -> (&'static str, String) {
-    let (name, id, item, position) = match &event.change {
+pub fn event_json(feed: &str, change: &Change, v: Option<Version>) -> (&'static str, String) {
+    let (name, id, item, position) = match change {
         Change::Publish { id, item, position } => ("publish", id, Some(item), position.as_ref()),
         Change::Change { id, item } => ("change", id, Some(item), None),
         Change::Retract { id } => ("retract", id, None, None),
@@ -131,7 +132,10 @@ pub fn event_json(feed: &str, event: &Event) -> (&'static str, String) {
         out.push_str(r#","position":"#);
         out.push_str(&string(&position.to_string()));
     }
-    out.push_str(&format!(r#","v":"{}"}}"#, event.v));
+    match v {
+        Some(v) => out.push_str(&format!(r#","v":"{v}"}}"#)),
+        None => out.push_str(r#","v":null}"#),
+    }
     (name, out)
 }
 

@@ -22,11 +22,14 @@ use super::{
     waiting::{Until, Waiting},
 };
 use crate::{
-    hub::{ClientId, Hub, Room, frame::Frame},
+    hub::{
+        ClientId, Hub, Room,
+        frame::{About, Frame},
+    },
     identity::{TeamId, UserId},
     metrics,
     mirror::{
-        Change, Event,
+        Change, Event, Version,
         keeper::{Answer, Effect, Keeper, MISSING, Out},
     },
     snapshot,
@@ -267,9 +270,8 @@ impl State {
         self.acks.remove(feed);
         let audience = self.audience(feed);
         if audience.iter().any(|room| !self.hub.is_empty(room)) {
-            let (name, json) = snapshot::event_json(feed, event);
-            let delivered = self.hub.send(&audience, &Frame::event(name, json));
-            metrics::events_delivered(name, delivered);
+            let (name, frame) = event_frame(feed, &event.change, Some(event.v));
+            metrics::events_delivered(name, self.hub.send(&audience, &frame));
         }
         for (owner, place) in self.places(feed) {
             let mut needs = Vec::new();
@@ -349,7 +351,7 @@ impl State {
             let Some(view) = self.views.get_mut(&owner) else { continue };
             view.stale_model();
             let (item, v) = view.attrs_item(&self.keeper);
-            let frame = Frame::event("change", snapshot::item_event_json(feed, id, item, v));
+            let frame = lone_change(feed, id, item, v);
             let delivered = self.hub.send(&[owner.room()], &frame);
             metrics::events_delivered("change", delivered);
         }
@@ -448,6 +450,30 @@ impl State {
             Effect::Reset { shard, reason } => self.links[shard].reset(reason),
         }
     }
+}
+
+/// Returns the event that tells one change of a feed, with its name.
+///
+/// Events of feeds are made here and nowhere else, so that every mailbox knows them.
+pub(super) fn event_frame(
+    feed: &Arc<str>,
+    change: &Change,
+    v: Option<Version>,
+) -> (&'static str, Frame) {
+    let (name, json) = snapshot::event_json(feed, change, v);
+    let about = match change {
+        Change::Change { id, .. } => About::Change { feed: feed.clone(), id: id.clone() },
+        Change::Publish { .. } | Change::Retract { .. } | Change::Position { .. } => {
+            About::Feed(feed.clone())
+        }
+    };
+    (name, Frame::of_feed(about, name, json))
+}
+
+/// Returns the event that tells that a lone item, such as a team's attributes, is another.
+pub(super) fn lone_change(feed: &str, id: &str, item: &[u8], v: Version) -> Frame {
+    let about = About::Lone { feed: feed.into(), id: id.into() };
+    Frame::of_feed(about, "change", snapshot::item_event_json(feed, id, item, v))
 }
 
 /// The ticket of the channels that a connection has from its start; the keeper's begin at 1.

@@ -38,7 +38,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 /// Which files may name a library.
 const ADDRESSES: &[(&[&str], &[&str])] = &[
     // In `socket.rs` the name means the module.
-    (&["socketioxide"], &["socket/socketioxide.rs", "socket.rs"]),
+    (&["socketioxide"], &["socket/socketioxide.rs", "socket/socketioxide/", "socket.rs"]),
     (&["engineioxide"], &["socket/socketioxide.rs"]),
     (&["fred"], &["auth/store.rs"]),
     (&["figment"], &["config.rs", "config/"]),

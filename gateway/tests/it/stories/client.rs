@@ -89,6 +89,7 @@ impl TestClient {
                 self.quiets.insert(frame.name().to_owned());
             }
             Outgoing::Event(frame) => {
+                self.mailbox.let_go(frame.snapshot_bytes());
                 let got = Got { name: frame.name().to_owned(), frame };
                 self.tree.apply(&got.name, got.text());
                 self.log.push(got.clone());
