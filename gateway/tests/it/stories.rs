@@ -14,5 +14,6 @@ mod jobs;
 mod model;
 mod subscriptions;
 mod teams;
+mod topology;
 mod tree;
 mod trouble;
