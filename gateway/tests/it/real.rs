@@ -20,6 +20,7 @@ mod faults;
 mod feeds;
 mod local;
 mod sessions;
+mod topology;
 
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
