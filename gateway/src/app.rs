@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::{Value, json};
 use shard_router::{router::Router as Feeds, topology::Topology};
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -23,6 +22,7 @@ use crate::{
     outbox::CloseReason,
     rpc::{Rpc, edit},
     session, socket,
+    topology::Watch,
     tree::Tree,
     worker,
 };
@@ -162,6 +162,15 @@ impl Core {
         };
         let ears = Ears { rpc: rpc.clone(), control: inbox };
         let live = Live::start(settings, feeds.clone(), ears, &drain.tracker, drain.end.clone());
+        if let Some(file) = &config.topology_file {
+            let mut watch = Watch::new(file.clone(), topology.clone(), true);
+            let (live, end) = (live.clone(), drain.end.clone());
+            drain.tracker.spawn(async move {
+                while let Some(topology) = watch.next(&end).await
+                    && live.topology(topology).await.is_ok()
+                {}
+            });
+        }
         let control = Arc::new(Control::new(live.clone(), feeds.clone(), auth.clone()));
         drain.tracker.spawn({
             let (control, end) = (control.clone(), drain.end.clone());
@@ -196,7 +205,6 @@ impl Core {
             metrics,
             token: config.admin.token.clone(),
             max_item_bytes: max_item_bytes(config),
-            topology: Arc::new(shown(topology)),
         });
         Self { accept, admin, live, drain }
     }
@@ -266,17 +274,4 @@ fn socket_settings(config: &Config) -> socket::Settings {
             Client::V4 => Generation::Four,
         },
     }
-}
-
-/// A topology as `GET /api/topology` tells it; passwords are not told.
-fn shown(topology: &Topology) -> Value {
-    let shards = topology.shards.iter().zip(topology.shares());
-    let shards = shards.map(|(shard, share)| {
-        json!({ "name": shard.name, "url": shard.url.to_string(), "weight": shard.weight, "share": share })
-    });
-    json!({
-        "version": topology.version,
-        "fingerprint": topology.ring().fingerprint(),
-        "shards": shards.collect::<Vec<_>>(),
-    })
 }

@@ -32,6 +32,8 @@ const SHARD_UP: &str = "gateway_shard_up";
 const SHARD_PROBE_SECONDS: &str = "gateway_shard_probe_seconds";
 const SHARD_SUBSCRIPTIONS: &str = "gateway_shard_subscriptions";
 const SHARD_ERRORS: &str = "gateway_shard_errors_total";
+const TOPOLOGY_VERSION: &str = "gateway_topology_version";
+const TOPOLOGY_CHANGES: &str = "gateway_topology_changes_total";
 const SESSION_LOOKUPS: &str = "gateway_session_lookups_total";
 const DRAINING: &str = "gateway_draining";
 
@@ -109,6 +111,8 @@ fn describe() {
     describe_histogram!(SHARD_PROBE_SECONDS, "From sending a mark to hearing it.");
     describe_gauge!(SHARD_SUBSCRIPTIONS, "Channels subscribed on the shard.");
     describe_counter!(SHARD_ERRORS, "Requests that a shard did not answer as it should.");
+    describe_gauge!(TOPOLOGY_VERSION, "Version of the topology that is gone by.");
+    describe_counter!(TOPOLOGY_CHANGES, "New versions of the topology by outcome.");
     describe_counter!(SESSION_LOOKUPS, "Session look-ups by outcome.");
     describe_gauge!(DRAINING, "1 while the gateway drains.");
 }
@@ -262,6 +266,23 @@ pub fn call(code: u16) {
 /// Says whether a shard is heard.
 pub fn shard_up(shard: &str, up: bool) {
     gauge!(SHARD_UP, "shard" => shard.to_owned()).set(if up { 1.0 } else { 0.0 });
+}
+
+/// Takes a shard that no topology has any more out of what is shown: a gauge cannot be
+/// withdrawn, but no comparison holds for one that is not a number.
+pub fn shard_gone(shard: &str) {
+    gauge!(SHARD_UP, "shard" => shard.to_owned()).set(f64::NAN);
+    gauge!(SHARD_SUBSCRIPTIONS, "shard" => shard.to_owned()).set(f64::NAN);
+}
+
+/// Says which version of the topology is gone by.
+pub fn topology_version(version: u64) {
+    gauge!(TOPOLOGY_VERSION).set(version as f64);
+}
+
+/// Counts what was found in the file of the topology.
+pub fn topology_change(outcome: &'static str) {
+    counter!(TOPOLOGY_CHANGES, "outcome" => outcome).increment(1);
 }
 
 /// Notes how long a mark took through a shard.

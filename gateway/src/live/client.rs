@@ -87,6 +87,7 @@ impl State {
             Command::Inspect { user, reply } => {
                 let _ = reply.send(self.inspect(&user));
             }
+            Command::Topology(topology) => self.topology(topology),
             Command::CloseAll(reason) => {
                 self.clients.values().for_each(|client| client.outbox.close(reason));
             }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use shard_router::{
     feed::BadFeed,
     router::Router,
-    shard::{Heard, Link, ShardError},
+    shard::{Heard, ShardError},
 };
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     COMMANDS, Command, Listener, Settings,
     client::Client,
+    links::Links,
     view::{Need, Owner, PlaceId, View},
     waiting::{Until, Waiting},
 };
@@ -57,7 +58,7 @@ pub(super) struct State {
     pub(super) router: Arc<Router>,
     pub(super) listener: Box<dyn Listener>,
     pub(super) tracker: TaskTracker,
-    pub(super) links: Vec<Link>,
+    pub(super) links: Links,
     pub(super) heard: mpsc::Receiver<(usize, Heard)>,
     answers: mpsc::Sender<Answered>,
     answered: mpsc::Receiver<Answered>,
@@ -89,15 +90,10 @@ impl State {
         tracker: TaskTracker,
     ) -> Self {
         let keeper = Keeper::new(settings.keeper.clone(), &settings.shards, Instant::now());
-        let (told, heard) = mpsc::channel(HEARD);
-        let links = router.shards().iter().enumerate();
-        let links = links
-            .map(|(index, shard)| {
-                let link = shard.link(index, told.clone());
-                link.subscribe(keeper.standing_channels(), STANDING);
-                link
-            })
-            .collect();
+        let (mut links, heard) = Links::new(HEARD);
+        for (index, shard) in router.shards() {
+            links.open(index, &*shard, keeper.standing_channels());
+        }
         let (answers, answered) = mpsc::channel(COMMANDS);
         Self {
             keeper,
@@ -142,13 +138,13 @@ impl State {
                     Some(command) => self.command(command),
                     None => inbox_open = false,
                 },
-                Some((shard, heard)) = self.heard.recv() => {
+                Some((link, heard)) = self.heard.recv() => {
                     let now = Instant::now();
                     notices = Some(now);
-                    self.keeper.heard(shard, heard, now);
+                    self.hear(link, heard, now);
                     for _ in 0..BATCH {
-                        let Ok((shard, heard)) = self.heard.try_recv() else { break };
-                        self.keeper.heard(shard, heard, now);
+                        let Ok((link, heard)) = self.heard.try_recv() else { break };
+                        self.hear(link, heard, now);
                     }
                 }
                 Some(answered) = self.answered.recv() => self.answer(answered),
@@ -165,6 +161,13 @@ impl State {
             if let Some(since) = notices {
                 metrics::fanout(since.elapsed());
             }
+        }
+    }
+
+    /// Hands on what a connection tells, unless it was let go since.
+    fn hear(&mut self, link: usize, heard: Heard, now: Instant) {
+        if let Some(shard) = self.links.shard(link) {
+            self.keeper.heard(shard, heard, now);
         }
     }
 
@@ -421,9 +424,9 @@ impl State {
         let (router, answers, channel) =
             (self.router.clone(), self.answers.clone(), self.mark_channel.clone());
         match effect {
-            Effect::Read { feed, nonce, .. } => {
+            Effect::Read { shard, feed, nonce } => {
                 self.tracker.spawn(async move {
-                    let read = router.read(&feed, channel, nonce.to_string()).await;
+                    let read = router.read_on(shard, &feed, channel, nonce.to_string()).await;
                     let read = read.map(|content| vec![content.map(Answer::Full)]);
                     // Nobody waits any more when the live state has stopped.
                     let _ = answers.send(Answered::Read { nonce, answers: read }).await;
@@ -444,10 +447,10 @@ impl State {
                 });
             }
             Effect::Subscribe { shard, channels, ticket } => {
-                self.links[shard].subscribe(channels, ticket)
+                self.links.subscribe(shard, channels, ticket);
             }
-            Effect::Unsubscribe { shard, channels } => self.links[shard].unsubscribe(channels),
-            Effect::Reset { shard, reason } => self.links[shard].reset(reason),
+            Effect::Unsubscribe { shard, channels } => self.links.unsubscribe(shard, channels),
+            Effect::Reset { shard, reason } => self.links.reset(shard, reason),
         }
     }
 }
@@ -475,6 +478,3 @@ pub(super) fn lone_change(feed: &str, id: &str, item: &[u8], v: Version) -> Fram
     let about = About::Lone { feed: feed.into(), id: id.into() };
     Frame::of_feed(about, "change", snapshot::item_event_json(feed, id, item, v))
 }
-
-/// The ticket of the channels that a connection has from its start; the keeper's begin at 1.
-const STANDING: u64 = 0;

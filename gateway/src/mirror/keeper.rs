@@ -37,6 +37,7 @@ mod reading;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 /// How the keeper behaves.
 #[derive(Debug, Clone)]
@@ -252,7 +253,8 @@ impl Keeper {
     pub fn subscriptions(&self) -> Vec<(&str, usize)> {
         let standing = STANDING.len() + 1 + self.settings.queues.len();
         let count = |shard: &Connection| standing + shard.feeds * VERBS.len();
-        self.shards.iter().map(|shard| (shard.name.as_str(), count(shard))).collect()
+        let shards = self.shards.iter().filter(|shard| !shard.gone);
+        shards.map(|shard| (shard.name.as_str(), count(shard))).collect()
     }
 
     /// Wants a feed mirrored; [`Out::Filled`] follows when it is not filled yet.

@@ -12,7 +12,7 @@ const ORDER: &[&[&str]] = &[
     &["main"],
     &["app", "serve"],
     &["admin", "demo"],
-    &["control", "worker"],
+    &["control", "topology", "worker"],
     // What an engine hands over is below the sessions that take it; the engines are above.
     &["session"],
     &["rpc"],

@@ -21,6 +21,7 @@ mod feeds;
 mod followed;
 mod local;
 mod sessions;
+mod topology;
 
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);

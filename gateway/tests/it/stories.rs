@@ -15,5 +15,6 @@ mod model;
 mod resume;
 mod subscriptions;
 mod teams;
+mod topology;
 mod tree;
 mod trouble;

@@ -24,6 +24,8 @@ const RESET_AGAIN: Duration = Duration::from_secs(10);
 pub(super) struct Connection {
     pub(super) name: String,
     pub(super) up: bool,
+    /// Whether no topology has it any more.
+    pub(super) gone: bool,
     pub(super) queue: VecDeque<Key>,
     /// How many reads are under way.
     pub(super) reading: usize,
@@ -48,6 +50,7 @@ impl Connection {
         Self {
             name: name.to_owned(),
             up: false,
+            gone: false,
             queue: VecDeque::new(),
             reading: 0,
             feeds: 0,

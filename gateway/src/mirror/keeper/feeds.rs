@@ -30,6 +30,7 @@ pub(super) type Key = (Scope, Arc<str>);
 pub(super) enum Cause {
     Fill,
     Reconnect,
+    Topology,
     Doubt,
     Settle,
 }
@@ -39,6 +40,7 @@ impl Cause {
         match self {
             Self::Fill => "fill",
             Self::Reconnect => "reconnect",
+            Self::Topology => "topology",
             Self::Doubt => "doubt",
             Self::Settle => "settle",
         }
@@ -47,7 +49,7 @@ impl Cause {
     /// Whether it does not wait until the pause between doubts is over.
     const fn is_urgent(self) -> bool {
         match self {
-            Self::Fill | Self::Reconnect => true,
+            Self::Fill | Self::Reconnect | Self::Topology => true,
             Self::Doubt | Self::Settle => false,
         }
     }
