@@ -153,6 +153,7 @@ impl Core {
             keeper: keeper::Settings {
                 settle: config.mirror.settle,
                 linger: config.mirror.linger,
+                verify_every: config.mirror.verify_every,
                 mark_channel: format!("gateway.mark:{}", Uuid::new_v4().simple()),
                 queues: Rpc::queues(&config.jobs, &config.edits),
             },

@@ -19,6 +19,7 @@ const OUTBOX_DROPPED_CLIENTS: &str = "gateway_outbox_dropped_clients_total";
 const MIRRORS: &str = "gateway_mirrors";
 const MIRROR_BYTES: &str = "gateway_mirror_bytes";
 const MIRROR_REPAIRS: &str = "gateway_mirror_repairs_total";
+const MIRROR_VERIFIED: &str = "gateway_mirror_verified_total";
 const MIRROR_READS: &str = "gateway_mirror_reads_total";
 const MIRROR_ERRORS: &str = "gateway_mirror_errors_total";
 const SNAPSHOT_SECONDS: &str = "gateway_snapshot_seconds";
@@ -90,6 +91,7 @@ fn describe() {
         MIRROR_REPAIRS,
         "Mirrors that differed from the shard and were repaired, by cause."
     );
+    describe_counter!(MIRROR_VERIFIED, "Mirrors compared with their feeds, by what was found.");
     describe_counter!(MIRROR_READS, "Reads of a feed from its shard.");
     describe_counter!(MIRROR_ERRORS, "Notices and keys that do not fit the contract, by kind.");
     describe_histogram!(SNAPSHOT_SECONDS, "From a client's joining to its initial state.");
@@ -191,6 +193,27 @@ pub fn mirrors(count: usize, bytes: usize) {
 /// Counts a repair of a mirror that differed.
 pub fn mirror_repaired(cause: &'static str) {
     counter!(MIRROR_REPAIRS, "cause" => cause).increment(1);
+}
+
+/// What came of comparing a mirror with its feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// They are the same.
+    Same,
+    /// They differ, which a notice on its way may explain.
+    Differs,
+    /// A key of the feed is of a wrong type.
+    Unreadable,
+}
+
+/// Counts a mirror that was compared with its feed.
+pub fn mirror_verified(found: Verified) {
+    let label = match found {
+        Verified::Same => "same",
+        Verified::Differs => "differs",
+        Verified::Unreadable => "unreadable",
+    };
+    counter!(MIRROR_VERIFIED, "outcome" => label).increment(1);
 }
 
 /// Counts a read of `feeds` feeds from a shard.

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use shard_router::{
-    feed::BadFeed,
+    feed::{BadFeed, Checked},
     router::Router,
     shard::{Heard, Link, ShardError},
 };
@@ -42,8 +42,20 @@ const TICK: Duration = Duration::from_millis(100);
 /// What a shard answered to an [`Effect`].
 #[derive(Debug)]
 enum Answered {
-    Read { nonce: u64, answers: Result<Vec<Result<Answer, BadFeed>>, ShardError> },
-    Marked { shard: usize, nonce: u64, sent: Result<(), ShardError> },
+    Read {
+        nonce: u64,
+        answers: Result<Vec<Result<Answer, BadFeed>>, ShardError>,
+    },
+    Verified {
+        shard: usize,
+        nonce: u64,
+        checked: Result<Vec<Result<Checked, BadFeed>>, ShardError>,
+    },
+    Marked {
+        shard: usize,
+        nonce: u64,
+        sent: Result<(), ShardError>,
+    },
 }
 
 pub(super) struct State {
@@ -169,6 +181,9 @@ impl State {
         let now = Instant::now();
         match answered {
             Answered::Read { nonce, answers } => self.keeper.answered(nonce, answers, now),
+            Answered::Verified { shard, nonce, checked } => {
+                self.keeper.verified(shard, nonce, checked, now);
+            }
             Answered::Marked { shard, nonce, sent } => self.keeper.probed(shard, nonce, sent, now),
         }
     }
@@ -432,6 +447,12 @@ impl State {
                     let each = |settled: Result<_, _>| settled.map(Answer::Settled);
                     let read = read.map(|settled| settled.into_iter().map(each).collect());
                     let _ = answers.send(Answered::Read { nonce, answers: read }).await;
+                });
+            }
+            Effect::Verify { shard, feeds, nonce } => {
+                self.tracker.spawn(async move {
+                    let checked = router.verify(shard, &feeds, channel, nonce.to_string()).await;
+                    let _ = answers.send(Answered::Verified { shard, nonce, checked }).await;
                 });
             }
             Effect::Mark { shard, nonce } => {

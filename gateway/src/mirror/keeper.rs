@@ -1,4 +1,4 @@
-//! Keeps the mirrors true: fills, follows, settles, repairs, lets go.
+//! Keeps the mirrors true: fills, follows, settles, verifies, repairs, lets go.
 //!
 //! A state machine without a clock and without I/O: what was heard and what was read
 //! go in, [`Effect`]s to carry out and [`Out`]s for the clients come out. `live` is the
@@ -33,10 +33,12 @@ mod connection;
 mod feeds;
 mod notices;
 mod reading;
+mod settling;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod verifying;
 
 /// How the keeper behaves.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub struct Settings {
     pub settle: Duration,
     /// How long a mirror without clients is kept.
     pub linger: Duration,
+    /// Each mirror is compared with its feed at least this often.
+    pub verify_every: Duration,
     /// The channel on which the shards answer with marks; ours alone.
     pub mark_channel: String,
     /// The job queues whose `job.finish` is heard from the start.
@@ -74,6 +78,15 @@ pub enum Effect {
         shard: usize,
         /// What is asked of each feed.
         touched: Vec<Touched>,
+        /// What its mark says.
+        nonce: u64,
+    },
+    /// Compute the versions of feeds; answer by [`Keeper::verified`].
+    Verify {
+        /// The shard.
+        shard: usize,
+        /// The feeds.
+        feeds: Vec<String>,
         /// What its mark says.
         nonce: u64,
     },
@@ -251,7 +264,7 @@ impl Keeper {
     #[must_use]
     pub fn subscriptions(&self) -> Vec<(&str, usize)> {
         let standing = STANDING.len() + 1 + self.settings.queues.len();
-        let count = |shard: &Connection| standing + shard.feeds * VERBS.len();
+        let count = |shard: &Connection| standing + shard.members.len() * VERBS.len();
         self.shards.iter().map(|shard| (shard.name.as_str(), count(shard))).collect()
     }
 
@@ -293,7 +306,7 @@ impl Keeper {
             let ticket = self.counter;
             self.tickets.insert(ticket, key.clone());
             self.effects.push(Effect::Subscribe { shard, channels: channels(&key.1), ticket });
-            self.shards[shard].feeds += 1;
+            self.shards[shard].members.insert(key.clone());
             self.feeds.insert(key.clone(), Tracked::new(shard, Body::empty(key.0), ticket, now));
         }
         let tracked = self.feeds.at_mut(key).expect("was inserted above");
@@ -335,7 +348,7 @@ impl Keeper {
     pub fn heard(&mut self, shard: usize, heard: Heard, now: Instant) {
         match heard {
             Heard::Up => self.up(shard, now),
-            Heard::Lost { reason } => self.lost(shard, &reason),
+            Heard::Lost { reason } => self.lost(shard, &reason, now),
             Heard::Confirmed { ticket } => {
                 if let Some(key) = self.tickets.remove(&ticket)
                     && let Some(tracked) = self.feeds.at_mut(&key)
@@ -361,6 +374,7 @@ impl Keeper {
         let deaf = self.deaf(now);
         for shard in 0..self.shards.len() {
             self.probe(shard, deaf.contains(&shard), now);
+            self.verify(shard, now);
             self.pump(shard, now);
         }
         self.let_go(now);
@@ -389,7 +403,7 @@ impl Keeper {
             self.tickets.remove(&ticket);
         }
         self.bytes -= tracked.bytes;
-        self.shards[tracked.shard].feeds -= 1;
+        self.shards[tracked.shard].members.remove(key);
         let channels = channels(&key.1);
         self.effects.push(Effect::Unsubscribe { shard: tracked.shard, channels });
     }

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 use super::{
     Effect, Keeper, MARK_WITHIN, Out,
     feeds::{Body, Cause, Key},
+    verifying::Round,
 };
 use crate::metrics;
 
@@ -27,8 +28,12 @@ pub(super) struct Connection {
     pub(super) queue: VecDeque<Key>,
     /// How many reads are under way.
     pub(super) reading: usize,
-    /// How many feeds are tracked.
-    pub(super) feeds: usize,
+    /// Whether the last read of it failed.
+    pub(super) unreadable: bool,
+    /// The feeds that are tracked.
+    pub(super) members: BTreeSet<Key>,
+    /// How far they are compared.
+    pub(super) round: Round,
     probe: Option<Probe>,
     next_probe: Instant,
     /// When it was last asked to make itself anew; until it has, it is not asked again.
@@ -50,7 +55,9 @@ impl Connection {
             up: false,
             queue: VecDeque::new(),
             reading: 0,
-            feeds: 0,
+            unreadable: false,
+            members: BTreeSet::new(),
+            round: Round::new(now),
             probe: None,
             next_probe: now,
             reset: None,
@@ -77,33 +84,34 @@ impl Keeper {
         let connection = &mut self.shards[shard];
         connection.set_up(true);
         connection.next_probe = now;
+        connection.round.restart(now);
         info!(shard = %connection.name, "Shard is heard.");
         self.outs.push(Out::Shard { shard, up: true });
-        let keys: Vec<Key> = self
-            .feeds
-            .iter()
-            .filter(|(_, tracked)| tracked.shard == shard && tracked.ticket.is_none())
-            .map(|(key, _)| key)
-            .collect();
+        let keys: Vec<Key> = connection.members.iter().cloned().collect();
         for key in keys {
-            // Whatever kept it waiting was said of the connection before.
-            self.feeds.at_mut(&key).expect("was just listed").retry_at = now;
-            self.request(&key, Cause::Reconnect, now);
+            let tracked = self.feeds.at_mut(&key).expect("members are tracked");
+            if tracked.ticket.is_none() {
+                // Whatever kept it waiting was said of the connection before.
+                tracked.retry_at = now;
+                self.request(&key, Cause::Reconnect, now);
+            }
         }
     }
 
-    pub(super) fn lost(&mut self, shard: usize, reason: &str) {
+    pub(super) fn lost(&mut self, shard: usize, reason: &str, now: Instant) {
         let connection = &mut self.shards[shard];
         warn!(shard = %connection.name, reason, "Shard is not heard any more; its feeds stay as they are.");
         connection.set_up(false);
         connection.queue.clear();
         connection.reading = 0;
+        connection.round.restart(now);
         self.outs.push(Out::Shard { shard, up: false });
         self.reads.retain(|_, read| read.shard != shard);
         // Nobody would wait for the answers of what was not carried out yet.
         self.effects.retain(|effect| match effect {
             Effect::Read { shard: of, .. }
             | Effect::Settle { shard: of, .. }
+            | Effect::Verify { shard: of, .. }
             | Effect::Mark { shard: of, .. }
             | Effect::Reset { shard: of, .. } => *of != shard,
             Effect::Subscribe { .. } | Effect::Unsubscribe { .. } => true,
@@ -112,6 +120,7 @@ impl Keeper {
             tracked.reading = None;
             tracked.due = None;
             tracked.queued = false;
+            tracked.suspect = false;
             // The second half of an insert may be among what is lost.
             if let Body::Whole(Some(mirror)) = &mut tracked.body {
                 mirror.drop_held();
@@ -142,7 +151,9 @@ impl Keeper {
         let late = self.reads.values().filter(|read| {
             !read.marked && read.answered.is_some_and(|answered| now > answered + MARK_WITHIN)
         });
-        late.map(|read| read.shard).collect()
+        let compared = self.shards.iter().enumerate();
+        let compared = compared.filter(|(_, of)| of.round.is_deaf(now, MARK_WITHIN));
+        late.map(|read| read.shard).chain(compared.map(|(shard, _)| shard)).collect()
     }
 
     /// Asks for a mark when it is time to, and for a new connection where marks do not come.

@@ -32,6 +32,7 @@ pub(super) enum Cause {
     Reconnect,
     Doubt,
     Settle,
+    Verify,
 }
 
 impl Cause {
@@ -41,6 +42,7 @@ impl Cause {
             Self::Reconnect => "reconnect",
             Self::Doubt => "doubt",
             Self::Settle => "settle",
+            Self::Verify => "verify",
         }
     }
 
@@ -48,7 +50,7 @@ impl Cause {
     const fn is_urgent(self) -> bool {
         match self {
             Self::Fill | Self::Reconnect => true,
-            Self::Doubt | Self::Settle => false,
+            Self::Doubt | Self::Settle | Self::Verify => false,
         }
     }
 }
@@ -108,6 +110,7 @@ impl Feeds {
         self.whole.values_mut().chain(self.items.values_mut())
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Tracked)> {
         Scope::ALL.into_iter().flat_map(|scope| {
             self.of(scope).iter().map(move |(feed, tracked)| ((scope, feed.clone()), tracked))
@@ -140,6 +143,12 @@ pub(super) struct Tracked {
     pub(super) idle_since: Instant,
     /// Whether its key was of a wrong type when it was last read.
     pub(super) failing: bool,
+    /// How many ids were left out of the last whole read.
+    pub(super) bad_ids: usize,
+    /// Whether it differed when it was last compared.
+    pub(super) suspect: bool,
+    /// Whether it was not compared in the last round, for being busy.
+    pub(super) passed_over: bool,
 }
 
 impl Tracked {
@@ -160,6 +169,9 @@ impl Tracked {
             users: 0,
             idle_since: now,
             failing: false,
+            bad_ids: 0,
+            suspect: false,
+            passed_over: false,
         }
     }
 

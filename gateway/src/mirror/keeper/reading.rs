@@ -1,37 +1,30 @@
 //! Marked reads: when a feed is asked about, and what comes of the answer.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use shard_router::{
     feed::{BadFeed, Touched},
     shard::ShardError,
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     Answer, Effect, Keeper, Out,
-    feeds::{Body, Cause, Key, News, take_some},
+    feeds::{Body, Cause, Key, News},
 };
 use crate::{
     metrics,
     mirror::{Mirror, Notice, Repair},
 };
 
-/// A feed that never grows quiet is settled this often all the same.
-const SETTLE_AT_LEAST: Duration = Duration::from_secs(5);
 /// Doubts of one feed are read at most this often.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 /// A feed whose key has the wrong type, or whose shard is away, is tried again after this.
-const RETRY: Duration = Duration::from_secs(2);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 /// Reads of one shard under way at once: enough to fill the pipe, too few to drown it.
 pub(super) const READS_AT_ONCE: usize = 64;
 /// How many of them are kept for settling, which else would wait behind every doubt.
 const SETTLES_AT_ONCE: usize = 4;
-/// Feeds in one settling read.
-const SETTLE_BATCH: usize = 200;
 /// Ids in one settling read.
 pub(super) const SETTLE_IDS: usize = 2_000;
 /// Bytes of notices of one feed held behind a mark.
@@ -43,7 +36,7 @@ const HELD_OVERHEAD: usize = 64;
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) shard: usize,
-    members: Vec<Key>,
+    pub(super) members: Vec<Key>,
     pub(super) marked: bool,
     pub(super) answered: Option<Instant>,
 }
@@ -64,7 +57,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    fn new(nonce: u64, cause: Cause, asked: Option<Touched>) -> Self {
+    pub(super) fn new(nonce: u64, cause: Cause, asked: Option<Touched>) -> Self {
         Self {
             nonce,
             cause,
@@ -75,6 +68,11 @@ impl Reading {
             held_bytes: 0,
             overflow: false,
         }
+    }
+
+    /// Whether it is about the whole feed.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.asked.is_none()
     }
 
     /// Keeps a notice until the answer is here; too many are a doubt.
@@ -168,7 +166,7 @@ impl Keeper {
         }
     }
 
-    fn start(&mut self, shard: usize, nonce: u64, members: Vec<Key>, effect: Effect) {
+    pub(super) fn start(&mut self, shard: usize, nonce: u64, members: Vec<Key>, effect: Effect) {
         metrics::mirror_read(members.len() as u64);
         self.shards[shard].reading += 1;
         self.reads.insert(nonce, Read { shard, members, marked: false, answered: None });
@@ -182,7 +180,7 @@ impl Keeper {
         else {
             return metrics::mirror_error("mark");
         };
-        if self.shards[shard].take_mark(nonce, now) {
+        if self.shards[shard].take_mark(nonce, now) || self.take_check_mark(shard, nonce, now) {
             return;
         }
         let Some(read) = self.reads.get_mut(&nonce).filter(|read| read.shard == shard) else {
@@ -231,6 +229,9 @@ impl Keeper {
         let shard = read.shard;
         match answers {
             Ok(answers) => {
+                if std::mem::take(&mut self.shards[shard].unreadable) {
+                    info!(shard = %self.shards[shard].name, "Feeds are read again.");
+                }
                 read.answered = Some(now);
                 for (key, answer) in read.members.iter().zip(answers) {
                     let reading =
@@ -244,8 +245,11 @@ impl Keeper {
                 }
             }
             Err(error) => {
-                warn!(shard = %self.shards[shard].name, %error, "A feed could not be read; will retry.");
-                metrics::shard_error(&self.shards[shard].name);
+                let connection = &mut self.shards[shard];
+                if !std::mem::replace(&mut connection.unreadable, true) {
+                    warn!(shard = %connection.name, %error, "Feeds could not be read; will retry.");
+                }
+                metrics::shard_error(&connection.name);
                 if let Some(read) = self.end(nonce) {
                     for key in &read.members {
                         if let Some(reading) = self.end_reading(key, nonce) {
@@ -306,7 +310,9 @@ impl Keeper {
             let tracked = self.feeds.at_mut(key).expect("its reading was just taken");
             match reading.answer.take() {
                 Some(Ok(answer)) => {
-                    tracked.failing = false;
+                    if std::mem::take(&mut tracked.failing) {
+                        info!(feed = %key.1, "A feed's keys are of the right type again.");
+                    }
                     self.take(key, answer, reading.asked.as_ref(), reading.cause, now);
                     self.weigh(key);
                 }
@@ -343,8 +349,11 @@ impl Keeper {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
         let repair = match (&mut tracked.body, answer) {
             (Body::Whole(body), Answer::Full(content)) => {
+                tracked.suspect = false;
                 if content.bad_ids > 0 {
                     metrics::mirror_error("bad_id");
+                }
+                if std::mem::replace(&mut tracked.bad_ids, content.bad_ids) < content.bad_ids {
                     warn!(feed = %key.1, ids = content.bad_ids, "A feed has ids that are not UTF-8 or hold NUL; left out.");
                 }
                 match body {
@@ -398,65 +407,6 @@ impl Keeper {
                 metrics::mirror_repaired(cause.label());
                 self.outs.push(Out::Reset(key.1.clone()));
             }
-        }
-    }
-
-    /// Reads again what notices touched and what is quiet by now, many feeds in one script.
-    pub(super) fn settle(&mut self, now: Instant) {
-        let mut due: HashMap<usize, Vec<Key>> = HashMap::new();
-        for key in &self.touched {
-            let tracked = self.feeds.at(key).expect("what is let go is not touched");
-            let is_quiet = now >= tracked.touched_last + self.settings.settle
-                || now >= tracked.touched_first + SETTLE_AT_LEAST;
-            let is_free = tracked.reading.is_none() && tracked.due.is_none();
-            if is_quiet && is_free && now >= tracked.retry_at && self.shards[tracked.shard].up {
-                due.entry(tracked.shard).or_default().push(key.clone());
-            }
-        }
-        for (shard, keys) in due {
-            let mut keys = keys.into_iter().peekable();
-            while keys.peek().is_some() && self.shards[shard].reading < READS_AT_ONCE {
-                self.settle_some(shard, &mut keys, now);
-            }
-        }
-    }
-
-    /// Settles as many feeds as one script may.
-    fn settle_some(
-        &mut self,
-        shard: usize,
-        keys: &mut std::iter::Peekable<impl Iterator<Item = Key>>,
-        now: Instant,
-    ) {
-        self.counter += 1;
-        let nonce = self.counter;
-        let (mut members, mut touched, mut count) = (Vec::new(), Vec::new(), 0);
-        while let Some(key) = keys.peek()
-            && members.len() < SETTLE_BATCH
-        {
-            let tracked = self.feeds.at_mut(key).expect("was just listed");
-            let is_many = tracked.touched.len() > SETTLE_IDS;
-            if is_many && let Body::Whole(_) = tracked.body {
-                self.request(&keys.next().expect("was just peeked"), Cause::Settle, now);
-                continue;
-            }
-            if !members.is_empty() && count + tracked.touched.len() > SETTLE_IDS {
-                break;
-            }
-            let ids = take_some(&mut tracked.touched, SETTLE_IDS);
-            count += ids.len();
-            tracked.touched_first = now;
-            let asked = Touched { feed: key.1.to_string(), ids };
-            tracked.reading = Some(Reading::new(nonce, Cause::Settle, Some(asked.clone())));
-            touched.push(asked);
-            let key = keys.next().expect("was just peeked");
-            if tracked.touched.is_empty() {
-                self.touched.remove(&key);
-            }
-            members.push(key);
-        }
-        if !members.is_empty() {
-            self.start(shard, nonce, members, Effect::Settle { shard, touched, nonce });
         }
     }
 }

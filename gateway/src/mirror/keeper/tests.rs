@@ -14,6 +14,7 @@ use super::{Answer, Effect, reading};
 
 mod bench;
 mod thrift;
+mod verify;
 
 #[test]
 fn what_is_heard_behind_a_mark_is_applied_on_top_of_the_answer() {

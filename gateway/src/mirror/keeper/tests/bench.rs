@@ -24,7 +24,16 @@ pub(super) struct Bench {
 impl Bench {
     /// Both shards are heard.
     pub(super) fn up() -> Self {
-        let mut bench = Self::down();
+        Self::up_with(settings())
+    }
+
+    /// Both shards are heard, and feeds are compared at this rate.
+    pub(super) fn verifying(verify_every: Duration) -> Self {
+        Self::up_with(Settings { verify_every, ..settings() })
+    }
+
+    pub(super) fn up_with(settings: Settings) -> Self {
+        let mut bench = Self::down_with(settings);
         bench.heard(0, Heard::Up);
         bench.heard(1, Heard::Up);
         bench.keeper.outs();
@@ -32,12 +41,10 @@ impl Bench {
     }
 
     pub(super) fn down() -> Self {
-        let settings = Settings {
-            settle: Duration::from_secs(1),
-            linger: Duration::from_secs(60),
-            mark_channel: MARKS.to_owned(),
-            queues: vec!["ship".to_owned()],
-        };
+        Self::down_with(settings())
+    }
+
+    fn down_with(settings: Settings) -> Self {
         let now = Instant::now();
         Self { keeper: Keeper::new(settings, &["one".to_owned(), "two".to_owned()], now), now }
     }
@@ -174,6 +181,17 @@ impl Bench {
         let items =
             mirror.iter().map(|(id, item)| format!("{id}={}", String::from_utf8_lossy(item)));
         items.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Verifying is so rare that it does not come up.
+pub(super) fn settings() -> Settings {
+    Settings {
+        settle: Duration::from_secs(1),
+        linger: Duration::from_secs(60),
+        verify_every: Duration::from_secs(3_600),
+        mark_channel: MARKS.to_owned(),
+        queues: vec!["ship".to_owned()],
     }
 }
 
