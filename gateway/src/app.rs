@@ -58,6 +58,7 @@ const INBOUND: usize = 1_024;
 struct Ears {
     rpc: Arc<Rpc>,
     control: Inbox,
+    drain: Drain,
 }
 
 impl Listener for Ears {
@@ -71,6 +72,10 @@ impl Listener for Ears {
 
     fn shard(&self, shard: usize, up: bool) {
         self.rpc.shard(shard, up);
+    }
+
+    fn deaf(&self, is_deaf: bool) {
+        self.drain.set_deaf(is_deaf);
     }
 }
 
@@ -161,7 +166,7 @@ impl Core {
             allow: allow.clone(),
             shards: topology.shards.iter().map(|shard| shard.name.clone()).collect(),
         };
-        let ears = Ears { rpc: rpc.clone(), control: inbox };
+        let ears = Ears { rpc: rpc.clone(), control: inbox, drain: drain.clone() };
         let live = Live::start(settings, feeds.clone(), ears, &drain.tracker, drain.end.clone());
         let control = Arc::new(Control::new(live.clone(), feeds.clone(), auth.clone()));
         drain.tracker.spawn({

@@ -47,6 +47,8 @@ pub trait Listener: Send + 'static {
     fn control(&self, message: Bytes);
     /// A shard is heard, or not any more.
     fn shard(&self, shard: usize, up: bool);
+    /// A subscription connection of ours is deaf where another would hear, or none is any more.
+    fn deaf(&self, is_deaf: bool);
 }
 
 /// Commands that wait for the task.

@@ -67,6 +67,9 @@ pub(super) struct State {
     pub(super) listener: Box<dyn Listener>,
     pub(super) tracker: TaskTracker,
     pub(super) links: Vec<Link>,
+    /// Second connections of shards whose own is in doubt.
+    witnesses: HashMap<usize, Link>,
+    told: mpsc::Sender<(usize, Heard)>,
     pub(super) heard: mpsc::Receiver<(usize, Heard)>,
     answers: mpsc::Sender<Answered>,
     answered: mpsc::Receiver<Answered>,
@@ -117,6 +120,8 @@ impl State {
             listener,
             tracker,
             links,
+            witnesses: HashMap::new(),
+            told,
             heard,
             answers,
             answered,
@@ -154,10 +159,10 @@ impl State {
                 Some((shard, heard)) = self.heard.recv() => {
                     let now = Instant::now();
                     notices = Some(now);
-                    self.keeper.heard(shard, heard, now);
+                    self.hear(shard, heard, now);
                     for _ in 0..BATCH {
                         let Ok((shard, heard)) = self.heard.try_recv() else { break };
-                        self.keeper.heard(shard, heard, now);
+                        self.hear(shard, heard, now);
                     }
                 }
                 Some(answered) = self.answered.recv() => self.answer(answered),
@@ -174,6 +179,14 @@ impl State {
             if let Some(since) = notices {
                 metrics::fanout(since.elapsed());
             }
+        }
+    }
+
+    /// Takes in what a connection tells; the numbers of witnesses are behind those of the shards.
+    fn hear(&mut self, connection: usize, heard: Heard, now: Instant) {
+        match connection.checked_sub(self.links.len()) {
+            None => self.keeper.heard(connection, heard, now),
+            Some(shard) => self.keeper.witnessed(shard, &heard),
         }
     }
 
@@ -218,6 +231,7 @@ impl State {
             Out::Finished { queue, id, result } => self.listener.finished(&queue, &id, result),
             Out::Control(message) => self.listener.control(message),
             Out::Shard { shard, up } => self.listener.shard(shard, up),
+            Out::Deaf(is_deaf) => self.listener.deaf(is_deaf),
         }
     }
 
@@ -465,6 +479,13 @@ impl State {
                 self.links[shard].subscribe(channels, ticket)
             }
             Effect::Unsubscribe { shard, channels } => self.links[shard].unsubscribe(channels),
+            Effect::Witness { shard } => {
+                let witness = self.links.len() + shard;
+                let link = self.router.shards()[shard].link(witness, self.told.clone());
+                link.subscribe(vec![channel], STANDING);
+                self.witnesses.insert(shard, link);
+            }
+            Effect::Dismiss { shard } => drop(self.witnesses.remove(&shard)),
             Effect::Reset { shard, reason } => self.links[shard].reset(reason),
         }
     }

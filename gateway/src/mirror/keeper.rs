@@ -31,6 +31,7 @@ use crate::metrics;
 
 mod connection;
 mod feeds;
+mod hearing;
 mod notices;
 mod reading;
 mod settling;
@@ -55,8 +56,6 @@ pub struct Settings {
     pub queues: Vec<String>,
 }
 
-/// A mark that the shard has sent is heard within this, or the connection is deaf.
-const MARK_WITHIN: Duration = Duration::from_secs(3);
 /// Feeds without content that linger; more are let go at once, the oldest first.
 const IDLE_EMPTY: usize = 10_000;
 
@@ -113,6 +112,17 @@ pub enum Effect {
         /// The channels.
         channels: Vec<Bytes>,
     },
+    /// Open a second subscription connection that hears marks alone; what it tells goes to
+    /// [`Keeper::witnessed`].
+    Witness {
+        /// The shard.
+        shard: usize,
+    },
+    /// Close the second connection.
+    Dismiss {
+        /// The shard.
+        shard: usize,
+    },
     /// Give the subscription connection up and make a new one.
     Reset {
         /// The shard.
@@ -153,6 +163,8 @@ pub enum Out {
         /// Whether it is heard.
         up: bool,
     },
+    /// A connection of ours is deaf where another would hear, or none is any more.
+    Deaf(bool),
 }
 
 /// What a read brought for one feed.
@@ -169,6 +181,8 @@ pub enum Answer {
 pub struct Keeper {
     settings: Settings,
     shards: Vec<Connection>,
+    /// Whether a connection of ours is deaf where another would hear.
+    is_deaf: bool,
     feeds: Feeds,
     /// The bytes of all mirrors.
     bytes: usize,
@@ -195,6 +209,7 @@ impl Keeper {
         Self {
             settings,
             shards: shards.iter().map(|name| Connection::new(name, now)).collect(),
+            is_deaf: false,
             feeds: Feeds::default(),
             bytes: 0,
             reads: HashMap::new(),
@@ -251,7 +266,7 @@ impl Keeper {
     /// Tells whether a shard is heard now.
     #[must_use]
     pub fn is_up(&self, shard: usize) -> bool {
-        self.shards[shard].up
+        self.shards[shard].is_heard()
     }
 
     /// Returns how many mirrors there are and their bytes.
@@ -371,9 +386,8 @@ impl Keeper {
     pub fn tick(&mut self, now: Instant) {
         self.wake(now);
         self.settle(now);
-        let deaf = self.deaf(now);
+        self.listen(now);
         for shard in 0..self.shards.len() {
-            self.probe(shard, deaf.contains(&shard), now);
             self.verify(shard, now);
             self.pump(shard, now);
         }

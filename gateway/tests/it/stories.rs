@@ -12,6 +12,7 @@ mod gateway;
 mod initial;
 mod jobs;
 mod model;
+mod readiness;
 mod repairs;
 mod subscriptions;
 mod teams;

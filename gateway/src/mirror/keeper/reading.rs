@@ -180,7 +180,7 @@ impl Keeper {
         else {
             return metrics::mirror_error("mark");
         };
-        if self.shards[shard].take_mark(nonce, now) || self.take_check_mark(shard, nonce, now) {
+        if self.hears(shard, nonce, now) || self.take_check_mark(shard, nonce, now) {
             return;
         }
         let Some(read) = self.reads.get_mut(&nonce).filter(|read| read.shard == shard) else {

@@ -282,7 +282,7 @@ impl World {
                         self.items.insert((feed, id), item.cloned());
                     }
                 }
-                Out::Finished { .. } | Out::Control(_) | Out::Shard { .. } => {}
+                Out::Finished { .. } | Out::Control(_) | Out::Shard { .. } | Out::Deaf(_) => {}
             }
         }
         for feed in anew {
@@ -343,6 +343,7 @@ impl World {
                 return self.execute(effect);
             }
             Effect::Mark { .. } | Effect::Reset { .. } => {}
+            Effect::Witness { .. } | Effect::Dismiss { .. } => return,
         }
         let delay = self.rng.random_range(0..300);
         self.after(delay, Action::Execute(effect));

@@ -80,11 +80,9 @@ impl Round {
         self.check = None;
     }
 
-    /// Tells whether it was answered so long ago that its mark should be here.
-    pub(super) fn is_deaf(&self, now: Instant, within: Duration) -> bool {
-        self.check.as_ref().is_some_and(|check| {
-            !check.marked && check.answered.is_some_and(|answered| now > answered + within)
-        })
+    /// Tells when the script under way was answered, if its mark has not come yet.
+    pub(super) fn unmarked(&self) -> Option<Instant> {
+        self.check.as_ref().filter(|check| !check.marked)?.answered
     }
 
     /// Lists what comes next in the round, from the begin again behind the last.

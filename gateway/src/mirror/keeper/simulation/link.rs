@@ -119,6 +119,7 @@ impl World {
                 let delay = self.rng.random_range(0..100);
                 self.after(delay, Action::Probed { nonce, sent });
             }
+            Effect::Witness { .. } | Effect::Dismiss { .. } => {}
             Effect::Reset { .. } => {
                 if self.connected {
                     self.lose();

@@ -19,6 +19,8 @@ pub(super) const MARKS: &str = "gateway.mark.test";
 pub(super) struct Bench {
     pub(super) keeper: Keeper,
     pub(super) now: Instant,
+    /// Whether a second connection hears what the shards publish.
+    pub(super) witness_hears: bool,
 }
 
 impl Bench {
@@ -46,7 +48,8 @@ impl Bench {
 
     fn down_with(settings: Settings) -> Self {
         let now = Instant::now();
-        Self { keeper: Keeper::new(settings, &["one".to_owned(), "two".to_owned()], now), now }
+        let keeper = Keeper::new(settings, &["one".to_owned(), "two".to_owned()], now);
+        Self { keeper, now, witness_hears: false }
     }
 
     pub(super) fn heard(&mut self, shard: usize, heard: Heard) {
@@ -142,11 +145,17 @@ impl Bench {
                 match effect {
                     Effect::Mark { shard, nonce } => {
                         self.keeper.probed(shard, nonce, Ok(()), self.now);
+                        let (channel, payload) = (Bytes::from(MARKS), nonce.to_string().into());
+                        let mark = Heard::Notice { channel, payload };
+                        if self.witness_hears {
+                            self.keeper.witnessed(shard, &mark);
+                        }
                         if !deaf {
-                            let (channel, payload) = (Bytes::from(MARKS), nonce.to_string().into());
-                            self.heard(shard, Heard::Notice { channel, payload });
+                            self.heard(shard, mark);
                         }
                     }
+                    Effect::Witness { shard } => self.keeper.witnessed(shard, &Heard::Up),
+                    Effect::Dismiss { .. } => {}
                     other => effects.push((passed, other)),
                 }
             }
@@ -170,6 +179,7 @@ impl Bench {
                 format!("finished {queue} {id} {}", String::from_utf8_lossy(&result))
             }
             Out::Control(message) => format!("control {}", String::from_utf8_lossy(&message)),
+            Out::Deaf(is_deaf) => format!("deaf {is_deaf}"),
             Out::Shard { shard, up } => format!("shard {shard} {up}"),
         };
         self.keeper.outs().into_iter().map(told).collect()
