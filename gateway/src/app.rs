@@ -159,6 +159,8 @@ impl Core {
                 settle: config.mirror.settle,
                 linger: config.mirror.linger,
                 verify_every: config.mirror.verify_every,
+                max_bytes: config.mirror.max_bytes,
+                max_feed_bytes: config.mirror.max_feed_bytes,
                 mark_channel: format!("gateway.mark:{}", Uuid::new_v4().simple()),
                 queues: Rpc::queues(&config.jobs, &config.edits),
             },

@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod client;
+mod passing;
 mod state;
 mod view;
 mod waiting;

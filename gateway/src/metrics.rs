@@ -18,6 +18,7 @@ const FRAMES_ENCODED: &str = "gateway_frames_encoded_total";
 const OUTBOX_DROPPED_CLIENTS: &str = "gateway_outbox_dropped_clients_total";
 const MIRRORS: &str = "gateway_mirrors";
 const MIRROR_BYTES: &str = "gateway_mirror_bytes";
+const MIRRORS_PASSED: &str = "gateway_mirrors_passed_through";
 const MIRROR_REPAIRS: &str = "gateway_mirror_repairs_total";
 const MIRROR_VERIFIED: &str = "gateway_mirror_verified_total";
 const MIRROR_READS: &str = "gateway_mirror_reads_total";
@@ -68,7 +69,7 @@ pub fn install() -> PrometheusHandle {
 /// Shows what has no labels from the start, so that nobody takes "never" for "not there".
 fn zero() {
     draining(false);
-    mirrors(0, 0);
+    mirrors(0, 0, 0);
     mirror_read(0);
     counter!(OUTBOX_DROPPED_CLIENTS).increment(0);
 }
@@ -87,6 +88,10 @@ fn describe() {
     describe_counter!(OUTBOX_DROPPED_CLIENTS, "Clients closed because they could not keep up.");
     describe_gauge!(MIRRORS, "Feeds mirrored in memory.");
     describe_gauge!(MIRROR_BYTES, "Bytes of the mirrored feeds.");
+    describe_gauge!(
+        MIRRORS_PASSED,
+        "Feeds that are too large to be mirrored and are passed through."
+    );
     describe_counter!(
         MIRROR_REPAIRS,
         "Mirrors that differed from the shard and were repaired, by cause."
@@ -184,8 +189,9 @@ pub fn frame_encoded(format: Format) {
     counter!(FRAMES_ENCODED, "format" => format.label()).increment(1);
 }
 
-/// Says how many mirrors there are and how large.
-pub fn mirrors(count: usize, bytes: usize) {
+/// Says how many mirrors there are, how large, and how many feeds are too large to be one.
+pub fn mirrors(count: usize, bytes: usize, passed: usize) {
+    gauge!(MIRRORS_PASSED).set(passed as f64);
     gauge!(MIRRORS).set(count as f64);
     gauge!(MIRROR_BYTES).set(bytes as f64);
 }

@@ -26,7 +26,7 @@ use crate::{
     identity::{TeamId, UserId},
     metrics,
     mirror::{
-        Change, Event,
+        Change, Version,
         keeper::{Answer, Effect, Keeper, MISSING, Out},
     },
     snapshot,
@@ -224,7 +224,9 @@ impl State {
         let now = Instant::now();
         match out {
             Out::Filled(feed) => self.filled(&feed, now),
-            Out::Event(feed, event) => self.event(&feed, &event, now),
+            Out::Event(feed, event) => self.event(&feed, &event.change, Some(event.v), now),
+            Out::Passed(feed, change) => self.event(&feed, &change, None, now),
+            Out::Emptied(feed) => self.emptied(&feed, now),
             Out::Reset(feed) => self.reset(&feed, now),
             Out::ItemFilled(feed, id) => self.item_filled(&feed, &id),
             Out::Item(feed, id) => self.item(&feed, &id),
@@ -292,11 +294,11 @@ impl State {
         self.waiting.expire(now);
     }
 
-    fn event(&mut self, feed: &Arc<str>, event: &Event, now: Instant) {
+    fn event(&mut self, feed: &Arc<str>, change: &Change, v: Option<Version>, now: Instant) {
         self.acks.remove(feed);
         let audience = self.audience(feed);
         if audience.iter().any(|room| !self.hub.is_empty(room)) {
-            let (name, json) = snapshot::event_json(feed, event);
+            let (name, json) = snapshot::event_json(feed, change, v);
             let delivered = self.hub.send(&audience, &Frame::event(name, json));
             metrics::events_delivered(name, delivered);
         }
@@ -304,7 +306,7 @@ impl State {
             let mut needs = Vec::new();
             let Some(view) = self.views.get_mut(&owner) else { continue };
             view.stale(place);
-            match &event.change {
+            match change {
                 Change::Publish { id, .. } => view.published(place, id, now, &mut needs),
                 Change::Retract { id } => view.retracted(place, id, &mut needs),
                 Change::Change { .. } | Change::Position { .. } => {}
@@ -326,6 +328,7 @@ impl State {
             }
             self.open.insert(owner.clone());
             self.meet(&owner, needs, now);
+            self.fetch(&owner, now);
             self.ready(&owner);
         }
         if !self.hub.is_empty(&Room::Feed(feed.clone())) {
@@ -438,7 +441,9 @@ impl State {
     /// Returns a feed as a flat collection, as its subscribers see it.
     pub(super) fn collection(&self, feed: &str) -> String {
         match self.keeper.mirror(feed) {
-            Some(mirror) => snapshot::collection_json(feed, mirror, |_| []),
+            Some(mirror) => {
+                snapshot::collection_json(feed, mirror, self.keeper.version(feed), |_| [])
+            }
             None => snapshot::unavailable_json(feed),
         }
     }

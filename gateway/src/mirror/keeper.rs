@@ -26,13 +26,14 @@ use self::{
     feeds::{Body, Cause, Feeds, Key, Scope, Tracked},
     reading::Read,
 };
-use super::{Event, Mirror, Verb, Version};
+use super::{Change, Event, Mirror, Verb, Version};
 use crate::metrics;
 
 mod connection;
 mod feeds;
 mod hearing;
 mod notices;
+mod passing;
 mod reading;
 mod settling;
 #[cfg(test)]
@@ -50,6 +51,10 @@ pub struct Settings {
     pub linger: Duration,
     /// Each mirror is compared with its feed at least this often.
     pub verify_every: Duration,
+    /// What all mirrors together may take.
+    pub max_bytes: usize,
+    /// What one mirror may take.
+    pub max_feed_bytes: usize,
     /// The channel on which the shards answer with marks; ours alone.
     pub mark_channel: String,
     /// The job queues whose `job.finish` is heard from the start.
@@ -139,6 +144,10 @@ pub enum Out {
     Filled(Arc<str>),
     /// One change of a feed; the mirror holds it already.
     Event(Arc<str>, Event),
+    /// One change of a feed that is passed through, unchecked.
+    Passed(Arc<str>, Change),
+    /// What was at hand of a feed that is passed through is dropped; its clients hold it.
+    Emptied(Arc<str>),
     /// The difference is longer than the feed: it is to be sent anew.
     Reset(Arc<str>),
     /// The item of a shared feed is known for the first time.
@@ -186,6 +195,10 @@ pub struct Keeper {
     feeds: Feeds,
     /// The bytes of all mirrors.
     bytes: usize,
+    /// How many feeds are passed through, what of them is at hand until when, and its bytes.
+    passed: usize,
+    at_hand: BTreeSet<(Instant, Key)>,
+    at_hand_bytes: usize,
     reads: HashMap<u64, Read>,
     /// Subscriptions that are not confirmed yet.
     tickets: HashMap<u64, Key>,
@@ -212,6 +225,9 @@ impl Keeper {
             is_deaf: false,
             feeds: Feeds::default(),
             bytes: 0,
+            passed: 0,
+            at_hand: BTreeSet::new(),
+            at_hand_bytes: 0,
             reads: HashMap::new(),
             tickets: HashMap::new(),
             touched: BTreeSet::new(),
@@ -245,7 +261,8 @@ impl Keeper {
         std::mem::take(&mut self.effects)
     }
 
-    /// Returns the mirror of a feed, once it is filled.
+    /// Returns the mirror of a feed, once it is filled; of one that is passed through, what is
+    /// at hand.
     #[must_use]
     pub fn mirror(&self, feed: &str) -> Option<&Mirror> {
         match &self.feeds.get(Scope::Whole, feed)?.body {
@@ -269,7 +286,7 @@ impl Keeper {
         self.shards[shard].is_heard()
     }
 
-    /// Returns how many mirrors there are and their bytes.
+    /// Returns how many feeds are tracked and the bytes of their mirrors.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
         (self.feeds.len(), self.bytes)
@@ -286,6 +303,7 @@ impl Keeper {
     /// Wants a feed mirrored; [`Out::Filled`] follows when it is not filled yet.
     pub fn want(&mut self, feed: &Arc<str>, shard: usize, now: Instant) {
         self.track(&(Scope::Whole, feed.clone()), shard, now);
+        self.fetch(feed, now);
     }
 
     /// Wants a feed once less; without users it lingers.
@@ -352,11 +370,14 @@ impl Keeper {
         }
     }
 
-    /// Brings the total in line with what a feed takes now.
+    /// Brings the totals in line with what a feed takes now.
     fn weigh(&mut self, key: &Key) {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
         let bytes = tracked.body.bytes();
+        let (bytes, at_hand) = if tracked.passed.is_some() { (0, bytes) } else { (bytes, 0) };
         self.bytes = self.bytes + bytes - std::mem::replace(&mut tracked.bytes, bytes);
+        let before = std::mem::replace(&mut tracked.at_hand, at_hand);
+        self.at_hand_bytes = self.at_hand_bytes + at_hand - before;
     }
 
     /// Takes in what a shard connection tells.
@@ -392,8 +413,8 @@ impl Keeper {
             self.pump(shard, now);
         }
         self.let_go(now);
-        let (count, bytes) = self.size();
-        metrics::mirrors(count, bytes);
+        self.drop_at_hand(now);
+        metrics::mirrors(self.feeds.len(), self.bytes + self.at_hand_bytes, self.passed);
     }
 
     /// Drops mirrors that nobody wanted for a while.
@@ -408,6 +429,7 @@ impl Keeper {
 
     /// Drops a feed that nobody wants.
     fn forget(&mut self, key: &Key) {
+        self.end_passing(key);
         let tracked = self.feeds.remove(key).expect("what is idle is tracked");
         let idle = (tracked.idle_since, key.clone());
         self.idle.remove(&idle);
@@ -417,6 +439,7 @@ impl Keeper {
             self.tickets.remove(&ticket);
         }
         self.bytes -= tracked.bytes;
+        self.at_hand_bytes -= tracked.at_hand;
         self.shards[tracked.shard].members.remove(key);
         let channels = channels(&key.1);
         self.effects.push(Effect::Unsubscribe { shard: tracked.shard, channels });

@@ -11,6 +11,7 @@ mod events;
 mod gateway;
 mod initial;
 mod jobs;
+mod large;
 mod model;
 mod readiness;
 mod repairs;

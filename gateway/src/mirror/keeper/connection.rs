@@ -21,8 +21,13 @@ pub(super) struct Connection {
     pub(super) name: String,
     pub(super) up: bool,
     pub(super) queue: VecDeque<Key>,
-    /// How many reads are under way.
+    /// How many reads are under way, and about how many bytes they bring.
     pub(super) reading: usize,
+    pub(super) reading_bytes: usize,
+    /// How large a feed is of which nothing is known: as those before it were.
+    pub(super) usual_bytes: usize,
+    /// Feeds that are passed through and have the first half of an insert.
+    pub(super) halves: Vec<Key>,
     /// Whether the last read of it failed.
     pub(super) unreadable: bool,
     /// The feeds that are tracked.
@@ -40,6 +45,9 @@ impl Connection {
             up: false,
             queue: VecDeque::new(),
             reading: 0,
+            reading_bytes: 0,
+            usual_bytes: 0,
+            halves: Vec::new(),
             unreadable: false,
             members: BTreeSet::new(),
             round: Round::new(now),
@@ -90,7 +98,8 @@ impl Keeper {
         self.set_up(shard, false, now);
         let connection = &mut self.shards[shard];
         connection.queue.clear();
-        connection.reading = 0;
+        (connection.reading, connection.reading_bytes) = (0, 0);
+        self.lose_halves(shard);
         self.outs.push(Out::Shard { shard, up: false });
         self.reads.retain(|_, read| read.shard != shard);
         // Nobody would wait for the answers of what was not carried out yet.

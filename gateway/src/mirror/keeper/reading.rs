@@ -3,18 +3,18 @@
 use std::time::{Duration, Instant};
 
 use shard_router::{
-    feed::{BadFeed, Touched},
+    feed::{BadFeed, Content, Touched},
     shard::ShardError,
 };
 use tracing::{debug, error, info, warn};
 
 use super::{
     Answer, Effect, Keeper, Out,
-    feeds::{Body, Cause, Key, News},
+    feeds::{Body, Cause, Key, News, Tracked},
 };
 use crate::{
     metrics,
-    mirror::{Mirror, Notice, Repair},
+    mirror::{Doubt, Mirror, Notice, Repair},
 };
 
 /// Doubts of one feed are read at most this often.
@@ -23,6 +23,8 @@ const READ_PAUSE: Duration = Duration::from_secs(1);
 pub(super) const RETRY: Duration = Duration::from_secs(2);
 /// Reads of one shard under way at once: enough to fill the pipe, too few to drown it.
 pub(super) const READS_AT_ONCE: usize = 64;
+/// Bytes that reads of one shard under way may bring, as far as their sizes are known.
+const READ_BYTES: usize = 32 << 20;
 /// How many of them are kept for settling, which else would wait behind every doubt.
 const SETTLES_AT_ONCE: usize = 4;
 /// Ids in one settling read.
@@ -37,6 +39,8 @@ const HELD_OVERHEAD: usize = 64;
 pub(super) struct Read {
     pub(super) shard: usize,
     pub(super) members: Vec<Key>,
+    /// About how many bytes it brings.
+    bytes: usize,
     pub(super) marked: bool,
     pub(super) answered: Option<Instant>,
 }
@@ -54,6 +58,8 @@ pub(super) struct Reading {
     held: Vec<Notice>,
     held_bytes: usize,
     overflow: bool,
+    /// Whether clients of a feed that is passed through are to be told anew.
+    anew: bool,
 }
 
 impl Reading {
@@ -67,6 +73,7 @@ impl Reading {
             held: Vec::new(),
             held_bytes: 0,
             overflow: false,
+            anew: false,
         }
     }
 
@@ -83,6 +90,15 @@ impl Reading {
             self.held = Vec::new();
         } else {
             self.held.push(notice);
+        }
+    }
+}
+
+impl Tracked {
+    /// Takes in that a read ended without telling clients anew.
+    fn doubt_again(&mut self, reading: &Reading) {
+        if let Some(passed) = &mut self.passed {
+            passed.doubted |= reading.anew;
         }
     }
 }
@@ -128,7 +144,8 @@ impl Keeper {
     pub(super) fn pump(&mut self, shard: usize, now: Instant) {
         let most = READS_AT_ONCE - SETTLES_AT_ONCE;
         while self.shards[shard].up && self.shards[shard].reading < most {
-            let Some(key) = self.shards[shard].queue.pop_front() else { return };
+            let connection = &mut self.shards[shard];
+            let Some(key) = connection.queue.pop_front() else { return };
             let Some(tracked) = self.feeds.at_mut(&key) else { continue };
             tracked.queued = false;
             // An entry of a feed that was let go and is wanted again says nothing.
@@ -136,6 +153,14 @@ impl Keeper {
             if tracked.reading.is_some() || tracked.ticket.is_some() || !is_ready {
                 self.enqueue(&key, now);
                 continue;
+            }
+            let size = match tracked.body {
+                Body::Whole(_) => tracked.size().unwrap_or(connection.usual_bytes),
+                Body::Items(_) => 0,
+            };
+            if connection.reading_bytes > 0 && connection.reading_bytes + size > READ_BYTES {
+                tracked.queued = true;
+                return connection.queue.push_front(key);
             }
             let due = match tracked.due_at() {
                 Some(due_at) if due_at <= now => tracked.due.take(),
@@ -162,14 +187,22 @@ impl Keeper {
                 tracked.paused_until = now + READ_PAUSE;
             }
             tracked.reading = Some(Reading::new(nonce, cause, asked));
-            self.start(shard, nonce, vec![key], effect);
+            self.start(shard, nonce, vec![key], size, effect);
         }
     }
 
-    pub(super) fn start(&mut self, shard: usize, nonce: u64, members: Vec<Key>, effect: Effect) {
+    pub(super) fn start(
+        &mut self,
+        shard: usize,
+        nonce: u64,
+        members: Vec<Key>,
+        bytes: usize,
+        effect: Effect,
+    ) {
         metrics::mirror_read(members.len() as u64);
         self.shards[shard].reading += 1;
-        self.reads.insert(nonce, Read { shard, members, marked: false, answered: None });
+        self.shards[shard].reading_bytes += bytes;
+        self.reads.insert(nonce, Read { shard, members, bytes, marked: false, answered: None });
         self.effects.push(effect);
     }
 
@@ -180,6 +213,7 @@ impl Keeper {
         else {
             return metrics::mirror_error("mark");
         };
+        self.end_halves(shard);
         if self.hears(shard, nonce, now) || self.take_check_mark(shard, nonce, now) {
             return;
         }
@@ -199,6 +233,9 @@ impl Keeper {
                 None => {
                     tracked.touched.clear();
                     tracked.due = None;
+                    if let Some(passed) = &mut tracked.passed {
+                        reading.anew |= std::mem::take(&mut passed.doubted);
+                    }
                 }
                 Some(asked) => {
                     for id in &asked.ids {
@@ -265,6 +302,7 @@ impl Keeper {
     fn end(&mut self, nonce: u64) -> Option<Read> {
         let read = self.reads.remove(&nonce)?;
         self.shards[read.shard].reading -= 1;
+        self.shards[read.shard].reading_bytes -= read.bytes;
         Some(read)
     }
 
@@ -286,6 +324,7 @@ impl Keeper {
     fn abandon(&mut self, key: &Key, mut reading: Reading, now: Instant) {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
         tracked.retry_at = now + RETRY;
+        tracked.doubt_again(&reading);
         match (reading.asked.take(), &mut tracked.body) {
             (None, _) => tracked.require(reading.cause),
             (Some(asked), Body::Items(items)) => items.reopen(asked.ids),
@@ -313,7 +352,7 @@ impl Keeper {
                     if std::mem::take(&mut tracked.failing) {
                         info!(feed = %key.1, "A feed's keys are of the right type again.");
                     }
-                    self.take(key, answer, reading.asked.as_ref(), reading.cause, now);
+                    self.take(key, answer, &reading, now);
                     self.weigh(key);
                 }
                 Some(Err(bad)) => {
@@ -323,6 +362,7 @@ impl Keeper {
                     }
                     tracked.failing = true;
                     tracked.retry_at = now + RETRY;
+                    tracked.doubt_again(&reading);
                     self.request(key, reading.cause, now);
                 }
                 None => {
@@ -333,42 +373,55 @@ impl Keeper {
                 }
             }
             self.follow_held(key, &reading, now);
+            self.bound(key, now);
             self.enqueue(key, now);
         }
     }
 
+    /// Looks at a whole feed that was read; tells whether it was mirrored and still may be.
+    fn is_mirrored(&mut self, key: &Key, content: &Content) -> bool {
+        let bytes = Mirror::bytes_of(content);
+        let tracked = self.feeds.at_mut(key).expect("the caller looked");
+        tracked.suspect = false;
+        if content.bad_ids > 0 {
+            metrics::mirror_error("bad_id");
+        }
+        if std::mem::replace(&mut tracked.bad_ids, content.bad_ids) < content.bad_ids {
+            warn!(feed = %key.1, ids = content.bad_ids, "A feed has ids that are not UTF-8 or hold NUL; left out.");
+        }
+        let is_passed = tracked.passed.is_some();
+        let usual_bytes = &mut self.shards[tracked.shard].usual_bytes;
+        *usual_bytes = (*usual_bytes * 7 + bytes) / 8;
+        !is_passed && self.fits(key, bytes)
+    }
+
     /// Believes what a read brought and tells the difference.
-    fn take(
-        &mut self,
-        key: &Key,
-        answer: Answer,
-        asked: Option<&Touched>,
-        cause: Cause,
-        now: Instant,
-    ) {
+    fn take(&mut self, key: &Key, answer: Answer, reading: &Reading, now: Instant) {
+        let (asked, cause) = (reading.asked.as_ref(), reading.cause);
+        if let Answer::Full(content) = &answer
+            && !self.is_mirrored(key, content)
+        {
+            let fits = self.fits(key, Mirror::bytes_of(content));
+            return self.take_large(key, content, fits, reading.anew, cause, now);
+        }
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
         let repair = match (&mut tracked.body, answer) {
-            (Body::Whole(body), Answer::Full(content)) => {
-                tracked.suspect = false;
-                if content.bad_ids > 0 {
-                    metrics::mirror_error("bad_id");
+            (Body::Whole(body), Answer::Full(content)) => match body {
+                Some(mirror) => mirror.replace(&content),
+                None => {
+                    *body = Some(Mirror::new(&content));
+                    self.outs.push(Out::Filled(key.1.clone()));
+                    Repair::Nothing
                 }
-                if std::mem::replace(&mut tracked.bad_ids, content.bad_ids) < content.bad_ids {
-                    warn!(feed = %key.1, ids = content.bad_ids, "A feed has ids that are not UTF-8 or hold NUL; left out.");
-                }
-                match body {
-                    Some(mirror) => mirror.replace(&content),
-                    None => {
-                        *body = Some(Mirror::new(&content));
-                        self.outs.push(Out::Filled(key.1.clone()));
-                        Repair::Nothing
-                    }
-                }
-            }
+            },
             (Body::Whole(Some(mirror)), Answer::Settled(settled)) => {
                 let asked = asked.expect("a settling read names what it asked");
                 match mirror.settle(asked, &settled) {
-                    Ok(repair) => repair,
+                    Ok(repair) => {
+                        tracked.sift_orphans(asked, &settled);
+                        repair
+                    }
+                    Err(Doubt::Unread(ids)) => return self.settle_orphans(key, asked, ids, now),
                     Err(doubt) => {
                         debug!(feed = %key.1, ?doubt, "Settling needs the whole feed.");
                         return self.request(key, Cause::Settle, now);
@@ -401,7 +454,7 @@ impl Keeper {
             Repair::Nothing => {}
             Repair::Events(events) => {
                 metrics::mirror_repaired(cause.label());
-                self.outs.extend(events.into_iter().map(|event| Out::Event(key.1.clone(), event)));
+                events.into_iter().for_each(|event| self.tell(key, event));
             }
             Repair::Reset => {
                 metrics::mirror_repaired(cause.label());

@@ -1,15 +1,15 @@
 //! Settling: what notices touched is read again once it is quiet, many feeds in one script.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
-use shard_router::feed::Touched;
+use shard_router::feed::{Settled, Touched};
 
 use super::{
     Effect, Keeper,
-    feeds::{Body, Cause, Key, take_some},
+    feeds::{Body, Cause, Key, Tracked, take_some},
     reading::{READS_AT_ONCE, Reading, SETTLE_IDS},
 };
 
@@ -17,6 +17,8 @@ use super::{
 const SETTLE_AT_LEAST: Duration = Duration::from_secs(5);
 /// Feeds in one settling read.
 const SETTLE_BATCH: usize = 200;
+/// Orphans of one feed that are remembered.
+const ORPHANS: usize = 1_000;
 
 impl Keeper {
     /// Reads again what notices touched and what is quiet by now, many feeds in one script.
@@ -53,15 +55,19 @@ impl Keeper {
             && members.len() < SETTLE_BATCH
         {
             let tracked = self.feeds.at_mut(key).expect("was just listed");
-            let is_many = tracked.touched.len() > SETTLE_IDS;
+            let many = tracked.touched.len() + tracked.orphans.len();
+            let is_many = many > SETTLE_IDS;
             if is_many && let Body::Whole(_) = tracked.body {
                 self.request(&keys.next().expect("was just peeked"), Cause::Settle, now);
                 continue;
             }
-            if !members.is_empty() && count + tracked.touched.len() > SETTLE_IDS {
+            if !members.is_empty() && count + many > SETTLE_IDS {
                 break;
             }
-            let ids = take_some(&mut tracked.touched, SETTLE_IDS);
+            let mut ids = take_some(&mut tracked.touched, SETTLE_IDS);
+            let orphans = tracked.orphans.iter().filter(|id| ids.binary_search(id).is_err());
+            let orphans: Vec<String> = orphans.cloned().collect();
+            ids.extend(orphans);
             count += ids.len();
             tracked.touched_first = now;
             let asked = Touched { feed: key.1.to_string(), ids };
@@ -74,7 +80,46 @@ impl Keeper {
             members.push(key);
         }
         if !members.is_empty() {
-            self.start(shard, nonce, members, Effect::Settle { shard, touched, nonce });
+            self.start(shard, nonce, members, 0, Effect::Settle { shard, touched, nonce });
+        }
+    }
+
+    /// Settles a feed once more, with ids that it lists and whose items nobody has.
+    ///
+    /// They may have come unannounced. Those that stay without an item are orphans and asked
+    /// each time: else a whole feed would be read whenever it is settled.
+    pub(super) fn settle_orphans(
+        &mut self,
+        key: &Key,
+        asked: &Touched,
+        unread: Vec<String>,
+        now: Instant,
+    ) {
+        let tracked = self.feeds.at_mut(key).expect("the caller looked");
+        if tracked.orphans.len() + unread.len() > ORPHANS {
+            tracked.orphans.clear();
+            return self.request(key, Cause::Settle, now);
+        }
+        tracked.orphans.extend(unread);
+        asked.ids.iter().for_each(|id| tracked.touch(id, now));
+        // It was quiet already.
+        tracked.touched_last = now.checked_sub(self.settings.settle).unwrap_or(now);
+        self.touched.insert(key.clone());
+    }
+}
+
+impl Tracked {
+    /// Keeps those orphans that are still listed and still have no item.
+    pub(super) fn sift_orphans(&mut self, asked: &Touched, found: &Settled) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let listed: HashSet<&[u8]> = found.order.iter().flatten().map(|id| &**id).collect();
+        self.orphans.retain(|id| listed.contains(id.as_bytes()));
+        for (id, item) in asked.ids.iter().zip(&found.items) {
+            if item.is_some() {
+                self.orphans.remove(id);
+            }
         }
     }
 }

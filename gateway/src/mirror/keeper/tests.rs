@@ -13,6 +13,7 @@ use self::bench::{Bench, MARKS, content, settled};
 use super::{Answer, Effect, reading};
 
 mod bench;
+mod bounds;
 mod hearing;
 mod thrift;
 mod verify;

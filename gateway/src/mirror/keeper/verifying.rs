@@ -112,8 +112,10 @@ enum Look {
 
 impl Tracked {
     fn look(&self) -> Look {
-        let is_absent =
-            self.ticket.is_some() || self.failing || matches!(self.body, Body::Whole(None));
+        let is_absent = self.ticket.is_some()
+            || self.passed.is_some()
+            || self.failing
+            || matches!(self.body, Body::Whole(None));
         // What is read as a whole is known to be right then.
         let is_read =
             self.due.is_some() || self.reading.as_ref().is_some_and(|reading| reading.is_whole());

@@ -85,8 +85,14 @@ impl World {
             if more {
                 *users += 1;
                 self.keeper.want(&feed, 0, now);
+                self.drain();
+                self.tell();
+                self.come(&feed);
             } else if *users > 0 {
                 *users -= 1;
+                if *users == 0 {
+                    self.clients.remove(&feed);
+                }
                 self.keeper.unwant(&feed, now);
             }
         } else {

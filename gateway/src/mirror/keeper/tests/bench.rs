@@ -179,6 +179,16 @@ impl Bench {
                 format!("finished {queue} {id} {}", String::from_utf8_lossy(&result))
             }
             Out::Control(message) => format!("control {}", String::from_utf8_lossy(&message)),
+            Out::Passed(feed, Change::Publish { id, position, .. }) => {
+                let position = position.map(|position| format!(" {position}"));
+                format!("pass publish {feed} {id}{}", position.unwrap_or_default())
+            }
+            Out::Passed(feed, Change::Change { id, .. }) => format!("pass change {feed} {id}"),
+            Out::Passed(feed, Change::Retract { id }) => format!("pass retract {feed} {id}"),
+            Out::Passed(feed, Change::Position { id, position }) => {
+                format!("pass position {feed} {id} {position}")
+            }
+            Out::Emptied(feed) => format!("emptied {feed}"),
             Out::Deaf(is_deaf) => format!("deaf {is_deaf}"),
             Out::Shard { shard, up } => format!("shard {shard} {up}"),
         };
@@ -200,6 +210,8 @@ pub(super) fn settings() -> Settings {
         settle: Duration::from_secs(1),
         linger: Duration::from_secs(60),
         verify_every: Duration::from_secs(3_600),
+        max_bytes: usize::MAX,
+        max_feed_bytes: usize::MAX,
         mark_channel: MARKS.to_owned(),
         queues: vec!["ship".to_owned()],
     }
