@@ -19,6 +19,7 @@ mod demo;
 mod faults;
 mod feeds;
 mod local;
+mod repairs;
 mod sessions;
 
 /// How long anything may take before the test fails.

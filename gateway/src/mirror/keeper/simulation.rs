@@ -25,6 +25,7 @@ use crate::mirror::{
 
 mod link;
 mod load;
+mod property;
 mod redis;
 
 const FEEDS: [&str; 4] = ["a", "b", "c", "d"];
@@ -392,6 +393,29 @@ impl World {
         self.after(delay, Action::Execute(effect));
     }
 
+    /// Lets the faults end, and holds what everybody has then against the truth.
+    fn end(mut self) -> Seen {
+        // Those who write late have all announced by then.
+        self.hazards = Hazards { silent: false, faults: false };
+        for feed in self.redis.0.values_mut() {
+            feed.is_bad = false;
+        }
+        self.run(LATE, false);
+        // Nobody looks after what is passed through, but after a doubt it is told anew.
+        if self.keeper.passed > 0 && self.connected {
+            self.lose();
+        }
+        self.run(10_000, false);
+        self.check();
+        let (asked, reads) = (self.asked, self.seen.reads);
+        self.run(6_000, false);
+        assert_eq!(self.seen.reads, reads, "what is right is not read");
+        if self.keeper.settings.verify_every > Duration::from_secs(60) {
+            assert_eq!(self.asked, asked, "what is quiet is not asked about");
+        }
+        self.seen
+    }
+
     fn check(&mut self) {
         assert!(self.reads.is_empty(), "no read stays open");
         // Lone items are read to verify them, which may be going on.
@@ -471,25 +495,7 @@ fn history(seed: u64) -> Seen {
     }
     let busy = world.rng.random_range(1_000..9_000);
     world.run(busy, true);
-    // The faults stop; those who write late have all announced by then.
-    world.hazards = Hazards { silent: false, faults: false };
-    for feed in world.redis.0.values_mut() {
-        feed.is_bad = false;
-    }
-    world.run(LATE, false);
-    // Nobody looks after what is passed through, but after a doubt it is told anew.
-    if world.keeper.passed > 0 && world.connected {
-        world.lose();
-    }
-    world.run(10_000, false);
-    world.check();
-    let (asked, reads) = (world.asked, world.seen.reads);
-    world.run(6_000, false);
-    assert_eq!(world.seen.reads, reads, "what is right is not read");
-    if !verifies {
-        assert_eq!(world.asked, asked, "what is quiet is not asked about");
-    }
-    world.seen
+    world.end()
 }
 
 #[test]

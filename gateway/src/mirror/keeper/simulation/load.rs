@@ -39,7 +39,7 @@ impl World {
     }
 
     /// Somebody changes keys by hand, or a whole shard is emptied.
-    fn damage(&mut self) {
+    pub(super) fn damage(&mut self) {
         self.seen.damaged += 1;
         if self.chance(200) {
             self.redis.0.clear();
