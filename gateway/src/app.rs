@@ -58,6 +58,7 @@ const INBOUND: usize = 1_024;
 struct Ears {
     rpc: Arc<Rpc>,
     control: Inbox,
+    drain: Drain,
 }
 
 impl Listener for Ears {
@@ -71,6 +72,10 @@ impl Listener for Ears {
 
     fn shard(&self, shard: usize, up: bool) {
         self.rpc.shard(shard, up);
+    }
+
+    fn deaf(&self, is_deaf: bool) {
+        self.drain.set_deaf(is_deaf);
     }
 }
 
@@ -153,6 +158,9 @@ impl Core {
             keeper: keeper::Settings {
                 settle: config.mirror.settle,
                 linger: config.mirror.linger,
+                verify_every: config.mirror.verify_every,
+                max_bytes: config.mirror.max_bytes,
+                max_feed_bytes: config.mirror.max_feed_bytes,
                 mark_channel: format!("gateway.mark:{}", Uuid::new_v4().simple()),
                 queues: Rpc::queues(&config.jobs, &config.edits),
             },
@@ -160,7 +168,7 @@ impl Core {
             allow: allow.clone(),
             shards: topology.shards.iter().map(|shard| shard.name.clone()).collect(),
         };
-        let ears = Ears { rpc: rpc.clone(), control: inbox };
+        let ears = Ears { rpc: rpc.clone(), control: inbox, drain: drain.clone() };
         let live = Live::start(settings, feeds.clone(), ears, &drain.tracker, drain.end.clone());
         if let Some(file) = &config.topology_file {
             let mut watch = Watch::new(file.clone(), topology.clone(), true);

@@ -22,6 +22,7 @@ use crate::{
 
 mod client;
 mod links;
+mod passing;
 mod resume;
 mod state;
 mod topology;
@@ -52,6 +53,8 @@ pub trait Listener: Send + 'static {
     fn control(&self, message: Bytes);
     /// A shard is heard, or not any more.
     fn shard(&self, shard: usize, up: bool);
+    /// A subscription connection of ours is deaf where another would hear, or none is any more.
+    fn deaf(&self, is_deaf: bool);
 }
 
 /// Commands that wait for the task.

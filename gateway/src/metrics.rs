@@ -19,7 +19,9 @@ const OUTBOX_DROPPED_CLIENTS: &str = "gateway_outbox_dropped_clients_total";
 const OUTBOX_DROPPED_CHANGES: &str = "gateway_outbox_dropped_changes_total";
 const MIRRORS: &str = "gateway_mirrors";
 const MIRROR_BYTES: &str = "gateway_mirror_bytes";
+const MIRRORS_PASSED: &str = "gateway_mirrors_passed_through";
 const MIRROR_REPAIRS: &str = "gateway_mirror_repairs_total";
+const MIRROR_VERIFIED: &str = "gateway_mirror_verified_total";
 const MIRROR_READS: &str = "gateway_mirror_reads_total";
 const MIRROR_ERRORS: &str = "gateway_mirror_errors_total";
 const SNAPSHOT_SECONDS: &str = "gateway_snapshot_seconds";
@@ -71,7 +73,7 @@ pub fn install() -> PrometheusHandle {
 /// Shows what has no labels from the start, so that nobody takes "never" for "not there".
 fn zero() {
     draining(false);
-    mirrors(0, 0);
+    mirrors(0, 0, 0);
     mirror_read(0);
     counter!(OUTBOX_DROPPED_CLIENTS).increment(0);
     counter!(OUTBOX_DROPPED_CHANGES).increment(0);
@@ -95,10 +97,15 @@ fn describe() {
     );
     describe_gauge!(MIRRORS, "Feeds mirrored in memory.");
     describe_gauge!(MIRROR_BYTES, "Bytes of the mirrored feeds.");
+    describe_gauge!(
+        MIRRORS_PASSED,
+        "Feeds that are too large to be mirrored and are passed through."
+    );
     describe_counter!(
         MIRROR_REPAIRS,
         "Mirrors that differed from the shard and were repaired, by cause."
     );
+    describe_counter!(MIRROR_VERIFIED, "Mirrors compared with their feeds, by what was found.");
     describe_counter!(MIRROR_READS, "Reads of a feed from its shard.");
     describe_counter!(MIRROR_ERRORS, "Notices and keys that do not fit the contract, by kind.");
     describe_histogram!(SNAPSHOT_SECONDS, "From a client's joining to its initial state.");
@@ -225,8 +232,9 @@ pub fn frame_encoded(format: Format) {
     counter!(FRAMES_ENCODED, "format" => format.label()).increment(1);
 }
 
-/// Says how many mirrors there are and how large.
-pub fn mirrors(count: usize, bytes: usize) {
+/// Says how many mirrors there are, how large, and how many feeds are too large to be one.
+pub fn mirrors(count: usize, bytes: usize, passed: usize) {
+    gauge!(MIRRORS_PASSED).set(passed as f64);
     gauge!(MIRRORS).set(count as f64);
     gauge!(MIRROR_BYTES).set(bytes as f64);
 }
@@ -234,6 +242,27 @@ pub fn mirrors(count: usize, bytes: usize) {
 /// Counts a repair of a mirror that differed.
 pub fn mirror_repaired(cause: &'static str) {
     counter!(MIRROR_REPAIRS, "cause" => cause).increment(1);
+}
+
+/// What came of comparing a mirror with its feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// They are the same.
+    Same,
+    /// They differ, which a notice on its way may explain.
+    Differs,
+    /// A key of the feed is of a wrong type.
+    Unreadable,
+}
+
+/// Counts a mirror that was compared with its feed.
+pub fn mirror_verified(found: Verified) {
+    let label = match found {
+        Verified::Same => "same",
+        Verified::Differs => "differs",
+        Verified::Unreadable => "unreadable",
+    };
+    counter!(MIRROR_VERIFIED, "outcome" => label).increment(1);
 }
 
 /// Counts a read of `feeds` feeds from a shard.

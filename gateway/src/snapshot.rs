@@ -84,19 +84,21 @@ pub fn write_model<'a>(
     out.push_str("}}");
 }
 
-/// Returns a collection: `{id, v, models}`, with its feed's name as `id`.
+/// Returns a collection: `{id, v, models}`, with its feed's name as `id`; `v` is null where no
+/// version holds.
 ///
 /// `nested` says what hangs below each item.
 #[must_use]
 pub fn collection_json<'a, C>(
     feed: &str,
     mirror: &Mirror,
+    v: Option<Version>,
     mut nested: impl FnMut(&str) -> C,
 ) -> String
 where
     C: IntoIterator<Item = (&'a str, &'a str)>,
 {
-    let mut out = format!(r#"{{"id":{},"v":"{}","models":["#, string(feed), mirror.version());
+    let mut out = format!(r#"{{"id":{},"v":{},"models":["#, string(feed), version_json(v));
     for (at, (id, item)) in mirror.iter().enumerate() {
         if at > 0 {
             out.push(',');
@@ -111,6 +113,10 @@ where
 #[must_use]
 pub fn unavailable_json(feed: &str) -> String {
     format!(r#"{{"id":{},"v":null,"models":[],"unavailable":true}}"#, string(feed))
+}
+
+fn version_json(v: Option<Version>) -> String {
+    v.map_or_else(|| "null".to_owned(), |v| format!(r#""{v}""#))
 }
 
 /// Returns the name and the argument of the event that tells one change of a feed, and what
@@ -132,10 +138,7 @@ pub fn event_json(feed: &str, change: &Change, v: Option<Version>) -> (&'static 
         out.push_str(r#","position":"#);
         out.push_str(&string(&position.to_string()));
     }
-    match v {
-        Some(v) => out.push_str(&format!(r#","v":"{v}"}}"#)),
-        None => out.push_str(r#","v":null}"#),
-    }
+    out.push_str(&format!(r#","v":{}}}"#, version_json(v)));
     (name, out)
 }
 

@@ -79,6 +79,8 @@ impl State {
         for feed in &wanted {
             self.want_by_name(id, feed);
         }
+        // What is too large to be mirrored may have been dropped again since the client came.
+        owners(&identity).for_each(|owner| self.fetch(&owner, Instant::now()));
         self.wait(id, What::Resume(asked));
     }
 

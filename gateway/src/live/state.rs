@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use shard_router::{
-    feed::BadFeed,
+    feed::{BadFeed, Checked},
     router::Router,
     shard::{Heard, ShardError},
 };
@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     COMMANDS, Command, Listener, Settings,
     client::Client,
-    links::Links,
+    links::{Links, Voice},
     view::{Need, Owner, PlaceId, View},
     waiting::{Until, Waiting},
 };
@@ -30,7 +30,7 @@ use crate::{
     identity::{TeamId, UserId},
     metrics,
     mirror::{
-        Change, Event, Version,
+        Change, Version,
         keeper::{Answer, Effect, Keeper, MISSING, Out},
     },
     snapshot,
@@ -46,8 +46,20 @@ const TICK: Duration = Duration::from_millis(100);
 /// What a shard answered to an [`Effect`].
 #[derive(Debug)]
 enum Answered {
-    Read { nonce: u64, answers: Result<Vec<Result<Answer, BadFeed>>, ShardError> },
-    Marked { shard: usize, nonce: u64, sent: Result<(), ShardError> },
+    Read {
+        nonce: u64,
+        answers: Result<Vec<Result<Answer, BadFeed>>, ShardError>,
+    },
+    Verified {
+        shard: usize,
+        nonce: u64,
+        checked: Result<Vec<Result<Checked, BadFeed>>, ShardError>,
+    },
+    Marked {
+        shard: usize,
+        nonce: u64,
+        sent: Result<(), ShardError>,
+    },
 }
 
 pub(super) struct State {
@@ -166,8 +178,10 @@ impl State {
 
     /// Hands on what a connection tells, unless it was let go since.
     fn hear(&mut self, link: usize, heard: Heard, now: Instant) {
-        if let Some(shard) = self.links.shard(link) {
-            self.keeper.heard(shard, heard, now);
+        match self.links.voice(link) {
+            Some(Voice::Shard(shard)) => self.keeper.heard(shard, heard, now),
+            Some(Voice::Witness(shard)) => self.keeper.witnessed(shard, &heard),
+            None => {}
         }
     }
 
@@ -175,6 +189,9 @@ impl State {
         let now = Instant::now();
         match answered {
             Answered::Read { nonce, answers } => self.keeper.answered(nonce, answers, now),
+            Answered::Verified { shard, nonce, checked } => {
+                self.keeper.verified(shard, nonce, checked, now);
+            }
             Answered::Marked { shard, nonce, sent } => self.keeper.probed(shard, nonce, sent, now),
         }
     }
@@ -202,13 +219,16 @@ impl State {
         let now = Instant::now();
         match out {
             Out::Filled(feed) => self.filled(&feed, now),
-            Out::Event(feed, event) => self.event(&feed, &event, now),
+            Out::Event(feed, event) => self.event(&feed, &event.change, Some(event.v), now),
+            Out::Passed(feed, change) => self.event(&feed, &change, None, now),
+            Out::Emptied(feed) => self.emptied(&feed, now),
             Out::Reset(feed) => self.reset(&feed, now),
             Out::ItemFilled(feed, id) => self.item_filled(&feed, &id),
             Out::Item(feed, id) => self.item(&feed, &id),
             Out::Finished { queue, id, result } => self.listener.finished(&queue, &id, result),
             Out::Control(message) => self.listener.control(message),
             Out::Shard { shard, up } => self.listener.shard(shard, up),
+            Out::Deaf(is_deaf) => self.listener.deaf(is_deaf),
         }
     }
 
@@ -269,18 +289,18 @@ impl State {
         self.waiting.expire(now);
     }
 
-    fn event(&mut self, feed: &Arc<str>, event: &Event, now: Instant) {
+    fn event(&mut self, feed: &Arc<str>, change: &Change, v: Option<Version>, now: Instant) {
         self.acks.remove(feed);
         let audience = self.audience(feed);
         if audience.iter().any(|room| !self.hub.is_empty(room)) {
-            let (name, frame) = event_frame(feed, &event.change, Some(event.v));
+            let (name, frame) = event_frame(feed, change, v);
             metrics::events_delivered(name, self.hub.send(&audience, &frame));
         }
         for (owner, place) in self.places(feed) {
             let mut needs = Vec::new();
             let Some(view) = self.views.get_mut(&owner) else { continue };
             view.stale(place);
-            match &event.change {
+            match change {
                 Change::Publish { id, .. } => view.published(place, id, now, &mut needs),
                 Change::Retract { id } => view.retracted(place, id, &mut needs),
                 Change::Change { .. } | Change::Position { .. } => {}
@@ -302,6 +322,7 @@ impl State {
             }
             self.open.insert(owner.clone());
             self.meet(&owner, needs, now);
+            self.fetch(&owner, now);
             self.ready(&owner);
         }
         if !self.hub.is_empty(&Room::Feed(feed.clone())) {
@@ -415,7 +436,9 @@ impl State {
     /// Returns a feed as a flat collection, as its subscribers see it.
     pub(super) fn collection(&self, feed: &str) -> String {
         match self.keeper.mirror(feed) {
-            Some(mirror) => snapshot::collection_json(feed, mirror, |_| []),
+            Some(mirror) => {
+                snapshot::collection_json(feed, mirror, self.keeper.version(feed), |_| [])
+            }
             None => snapshot::unavailable_json(feed),
         }
     }
@@ -440,6 +463,12 @@ impl State {
                     let _ = answers.send(Answered::Read { nonce, answers: read }).await;
                 });
             }
+            Effect::Verify { shard, feeds, nonce } => {
+                self.tracker.spawn(async move {
+                    let checked = router.verify(shard, &feeds, channel, nonce.to_string()).await;
+                    let _ = answers.send(Answered::Verified { shard, nonce, checked }).await;
+                });
+            }
             Effect::Mark { shard, nonce } => {
                 self.tracker.spawn(async move {
                     let sent = router.mark(shard, channel, nonce.to_string()).await;
@@ -450,6 +479,14 @@ impl State {
                 self.links.subscribe(shard, channels, ticket);
             }
             Effect::Unsubscribe { shard, channels } => self.links.unsubscribe(shard, channels),
+            Effect::Witness { shard } => {
+                if let Some((_, known)) =
+                    self.router.shards().into_iter().find(|(at, _)| *at == shard)
+                {
+                    self.links.witness(shard, &*known, channel);
+                }
+            }
+            Effect::Dismiss { shard } => self.links.dismiss(shard),
             Effect::Reset { shard, reason } => self.links.reset(shard, reason),
         }
     }

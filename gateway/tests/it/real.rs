@@ -20,6 +20,7 @@ mod faults;
 mod feeds;
 mod followed;
 mod local;
+mod repairs;
 mod sessions;
 mod topology;
 

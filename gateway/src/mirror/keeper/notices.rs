@@ -104,22 +104,27 @@ impl Keeper {
     pub(super) fn apply(&mut self, key: &Key, notice: &Notice, now: Instant) {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
         let concerns = match &tracked.body {
-            Body::Whole(mirror) => mirror.is_some(),
+            Body::Whole(None) => return self.pass(key, notice, now),
+            Body::Whole(Some(_)) => true,
             Body::Items(items) => items.is_wanted(notice.id()),
         };
         if !concerns {
             return;
         }
-        if tracked.touched.is_empty() {
-            self.touched.insert(key.clone());
+        // What is passed through is not settled but for what was touched before.
+        if tracked.passed.is_none() {
+            if tracked.touched.is_empty() {
+                self.touched.insert(key.clone());
+            }
+            tracked.touch(notice.id(), now);
         }
-        tracked.touch(notice.id(), now);
         match &mut tracked.body {
             Body::Whole(Some(mirror)) => match mirror.apply(notice) {
                 Applied::Nothing | Applied::Held => {}
                 Applied::Event(event) => {
-                    self.outs.push(Out::Event(key.1.clone(), event));
+                    self.tell(key, event);
                     self.weigh(key);
+                    self.bound(key, now);
                 }
                 Applied::Doubt(doubt) => {
                     debug!(feed = %key.1, ?doubt, "A notice does not fit; the feed is read again.");

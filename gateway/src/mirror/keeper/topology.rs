@@ -29,7 +29,7 @@ impl Keeper {
         now: Instant,
     ) -> usize {
         for &shard in adopted.opened.iter().chain(&adopted.closed) {
-            self.reconnects(shard);
+            self.reconnects(shard, now);
         }
         for name in adopted.names.iter().skip(self.shards.len()) {
             self.shards.push(Connection::new(name, now));
@@ -44,12 +44,12 @@ impl Keeper {
         }
         let is_new = |shard: usize| adopted.opened.contains(&shard);
         let is_closed = |shard: usize| adopted.closed.contains(&shard);
-        let moves: Vec<(Key, usize)> = self
-            .feeds
-            .iter()
-            .map(|(key, tracked)| (owner(&key.1), key, tracked.shard))
-            .filter(|(to, _, from)| to != from || is_new(*from))
-            .map(|(to, key, _)| (key, to))
+        let members = self.shards.iter().enumerate();
+        let members = members.flat_map(|(from, of)| of.members.iter().map(move |key| (from, key)));
+        let moves: Vec<(Key, usize)> = members
+            .map(|(from, key)| (from, key, owner(&key.1)))
+            .filter(|(from, _, to)| to != from || is_new(*from))
+            .map(|(_, key, to)| (key.clone(), to))
             .collect();
         for (key, to) in &moves {
             let from = self.follow_at(key, *to, now);
@@ -63,12 +63,12 @@ impl Keeper {
     }
 
     /// Takes in that a shard's connection was given up, if it had one.
-    fn reconnects(&mut self, shard: usize) {
+    fn reconnects(&mut self, shard: usize, now: Instant) {
         if self.shards.get(shard).is_none() {
             return;
         }
         if self.shards[shard].up {
-            self.lost(shard, "the topology has another shard here, or none");
+            self.lost(shard, "the topology has another shard here, or none", now);
         }
         // What was to be said on the old connection is of no use to the new one.
         self.effects.retain(|effect| match effect {
@@ -90,7 +90,9 @@ impl Keeper {
         }
         // An answer that is still under way finds nobody who waits for it.
         tracked.reading = None;
-        tracked.due = Some(Cause::Topology);
+        tracked.due = None;
+        tracked.require(Cause::Topology);
+        tracked.suspect = false;
         tracked.queued = false;
         tracked.failing = false;
         (tracked.retry_at, tracked.paused_until) = (now, now);
@@ -100,8 +102,11 @@ impl Keeper {
         }
         self.touched.remove(key);
         self.tickets.insert(ticket, key.clone());
-        self.shards[from].feeds -= 1;
-        self.shards[to].feeds += 1;
+        if let Some(passed) = &mut tracked.passed {
+            passed.half = None;
+        }
+        self.shards[from].members.remove(key);
+        self.shards[to].members.insert(key.clone());
         self.effects.push(Effect::Subscribe { shard: to, channels: channels(&key.1), ticket });
         from
     }

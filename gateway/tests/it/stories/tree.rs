@@ -250,8 +250,11 @@ impl Tree {
                     model.v = v.clone();
                 });
             } else {
+                let had_version = collection.v.is_some();
                 collection.v = v.clone();
-                if !collection.is_version_of_content() {
+                if v.is_none() && had_version {
+                    faults.push("the version is lost");
+                } else if !collection.is_version_of_content() {
                     faults.push("the version is not that of what is held");
                 }
             }
@@ -270,9 +273,16 @@ fn place(collection: &Collection, position: Option<&str>, faults: &mut Vec<&str>
     if position == "begin:" {
         return 0;
     }
-    let before = position.strip_suffix(':').expect("a position is `begin:` or `ID:`");
-    match collection.models.iter().position(|model| model.id == before) {
-        Some(at) => at + 1,
+    if position == ":end" {
+        return end;
+    }
+    let find = |id: &str| collection.models.iter().position(|model| model.id == id);
+    let at = match position.strip_prefix(':') {
+        Some(next) => find(next),
+        None => find(position.strip_suffix(':').expect("a position has a colon")).map(|at| at + 1),
+    };
+    match at {
+        Some(at) => at,
         None => {
             faults.push("a position names what is not held");
             end
@@ -317,8 +327,8 @@ impl Collection {
             }
             sums.map(|sum| format!("{sum:08x}")).concat()
         };
-        let Some(v) = self.v.as_deref() else { return true };
-        v == version(true) || v == version(false)
+        // What is passed through has no version.
+        self.v.as_deref().is_none_or(|v| v == version(true) || v == version(false))
     }
 }
 
