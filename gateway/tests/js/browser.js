@@ -229,8 +229,12 @@ async function main() {
   }
 }
 
-main().catch((error) => {
-  // Playwright colours its messages, whoever reads them.
-  console.log(error.message.replace(/\u001b\[\d+m/g, ''));
-  process.exit(1);
-});
+module.exports = { executable };
+
+if (require.main === module) {
+  main().catch((error) => {
+    // Playwright colours its messages, whoever reads them.
+    console.log(error.message.replace(/\u001b\[\d+m/g, ''));
+    process.exit(1);
+  });
+}
