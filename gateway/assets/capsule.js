@@ -708,7 +708,7 @@ var Capsule = (function () {
     var resumes = kept.options.resume === undefined ? wasAsked(kept.socket) : kept.options.resume;
     if (!resumes) return;
     var epoch = kept.epoch;
-    var said = versions(kept.tree, MAX_RESUME_BYTES);
+    var said = versions(kept.tree, kept.options.resumeBytes || MAX_RESUME_BYTES);
     kept.socket.emit('resume', { feeds: said }, function (ack) {
       // Without state it is `initial` that makes it ready, and 409 says that it came anyway.
       if (epoch !== kept.epoch || !ack || ack.code !== 200 || kept.ready || !has(said, 'user')) return;
@@ -896,8 +896,8 @@ var Capsule = (function () {
      * Keeps a socket's state in step, from now on; to be called in the turn that opens it.
      *
      * `options.resume` says whether the socket was opened with `resume=1`, where that cannot be
-     * seen; `options.user` names the feed behind `[tree.user] attrs`; `options.Backbone` is used
-     * instead of the page's own, `false` for none.
+     * seen; `options.user` names the feed behind `[tree.user] attrs`; `options.resumeBytes` bounds
+     * what `resume` says; `options.Backbone` is used instead of the page's own, `false` for none.
      */
     connect: function (socket, options) {
       return new Kept(socket, options || {});

@@ -328,6 +328,13 @@ var runCapsuleTests = function (Capsule, Backbone, World, Histories, histories, 
     });
   });
 
+  fact('a page may bound it further', function () {
+    var here = page({ resumeBytes: 180 });
+    here.socket.say('disconnect');
+    here.socket.say('connect');
+    same(here.socket.last().data.feeds, { user: { ann: 'u1' }, teams: { red: 'red0', blue: 'blue0' }, 'team.red.members': 'red1', news: 'n1', 'team.blue.members': 'blue1', 'user.ann.notes': 'o1' });
+  });
+
   fact('with more teams than can be said, initial is asked for', function () {
     var here = page();
     for (var at = 0; at < 3000; at += 1) here.socket.say('publish', { feed: 'teams', id: 'team' + at, item: {}, v: '0123456789abcdef01234567' });
@@ -340,7 +347,7 @@ var runCapsuleTests = function (Capsule, Backbone, World, Histories, histories, 
     function asks(fields, options) {
       var socket = new Socket(fields);
       Capsule.connect(socket, options);
-      socket.say('connect');
+      if (!fields.isThere) socket.say('connect');
       return socket.asked.length === 1;
     }
     each([
@@ -353,7 +360,8 @@ var runCapsuleTests = function (Capsule, Backbone, World, Histories, histories, 
       { io: { uri: 'http://host/?resume=12' } }, { socket: { options: { query: '' } } }, { auth: function () {} }
     ], function (fields) { same(asks(fields), false, World.text(fields)); });
     same([asks({}, { resume: true }), asks({ query: Capsule.query }, { resume: false })], [true, false]);
-    same([asks({ connected: true, query: Capsule.query }), asks({ socket: { connected: true, options: { query: Capsule.query } } })], [false, false], 'twice');
+    same(asks({ isThere: true, connected: true, query: Capsule.query }), true, 'it is connected already');
+    same(asks({ isThere: true, socket: { connected: true, options: { query: Capsule.query } } }), true, '0.9 is connected already');
   });
 
   // ------------------------------------------------------------------- Calls

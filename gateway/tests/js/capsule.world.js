@@ -285,8 +285,12 @@ var World = (function () {
     this.say('initial', this.state());
   };
 
+  Gateway.prototype.mayHear = function (name) {
+    return this.mayTalk && name === 'public.talk';
+  };
+
   Gateway.prototype.onSubscribe = function (name) {
-    if (!this.mayTalk || name !== 'public.talk') return { code: 403, error: 'you may not hear this feed' };
+    if (!this.mayHear(name)) return { code: 403, error: 'you may not hear this feed' };
     if (placeOf(this.subscribed, name) === -1) this.subscribed.push({ id: name });
     return { code: 200, collection: this.shown(name, true) };
   };
@@ -309,16 +313,23 @@ var World = (function () {
       return { code: 200, resumed: 0, reset: 0 };
     }
     gateway.subscribed = [];
-    var answered = {};
+    var answered = { user: true, teams: true };
+    var places = gateway.places();
+    var seen = {};
+    each(places, function (place) { seen[place.feed] = true; });
+    eachOwn(held, function (v, name) {
+      if (has(answered, name) || has(seen, name) || gateway.mayHear(name)) return;
+      answered[name] = true;
+      gateway.say('reset', { feed: name, parent: null, name: null, collection: null });
+    });
     gateway.resumeSingles(held, answered);
-    each(gateway.places(), function (place) {
+    each(places, function (place) {
       if (has(answered, place.feed)) return;
       answered[place.feed] = true;
       gateway.resumeFeed(place, held, answered);
     });
     eachOwn(held, function (v, name) {
-      if (name === 'user' || name === 'teams' || has(answered, name)) return;
-      gateway.resumeOutside(name, v);
+      if (!has(answered, name)) gateway.resumeOutside(name, v);
     });
     return { code: 200, resumed: gateway.resumed, reset: gateway.reset };
   };
@@ -367,11 +378,7 @@ var World = (function () {
 
   Gateway.prototype.resumeOutside = function (name, v) {
     var gateway = this;
-    var nothing = { feed: name, parent: null, name: null, collection: null };
-    if (gateway.onSubscribe(name).code !== 200) {
-      gateway.say('reset', nothing);
-      return;
-    }
+    gateway.onSubscribe(name);
     var feed = gateway.feed(name);
     var since = v === null ? null : feed.since(v);
     if (v === feed.v()) return;
@@ -379,8 +386,7 @@ var World = (function () {
       each(since, function (said) { gateway.say(said.verb, said.data); });
       return;
     }
-    nothing.collection = gateway.shown(name, true);
-    gateway.say('reset', nothing);
+    gateway.say('reset', { feed: name, parent: null, name: null, collection: gateway.shown(name, true) });
   };
 
   // ------------------------------------------------------ The literal client

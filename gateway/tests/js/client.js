@@ -136,6 +136,11 @@ class Client {
     return { tree: kept, subscriptions: wanted, problems: [...problems, ...differs] };
   }
 
+  /** Goes elsewhere with its next connection, if it is told where. */
+  turn({ url }) {
+    if (url) this.socket.io.uri = url;
+  }
+
   tcp() {
     const { ws } = this.socket.io.engine.transport;
     if (!ws || !ws._socket) throw new Error('this client is not on a websocket');
@@ -149,11 +154,12 @@ class Client {
       case 'tree':
         return this.say({ t: 'tree', ...this.held() });
       case 'connect':
-        if (command.url) this.socket.io.uri = command.url;
+        this.turn(command);
         return this.socket.connect();
       case 'disconnect':
         return this.socket.disconnect();
       case 'cut':
+        this.turn(command);
         return this.socket.io.engine.close();
       case 'pause':
         return this.tcp().pause();

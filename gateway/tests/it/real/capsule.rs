@@ -177,6 +177,54 @@ async fn every_generation_comes_back_to_another_gateway_and_is_told_only_what_it
 }
 
 #[tokio::test]
+async fn who_comes_and_goes_while_everybody_writes_ends_as_redis_is() {
+    let cluster = Cluster::start().await;
+    cluster.seed().await;
+    let mut clients = open(&cluster).await;
+    for round in 1..=8 {
+        for client in 0..clients.len() {
+            // Not all at once, so that they come back at various moments of the writing.
+            cluster.some_writes(round * 100 + client).await;
+            let url = cluster.gateways[(client + round) % 2].url();
+            clients.tell(client, json!({ "cmd": "cut", "url": url })).await;
+        }
+        for client in 0..clients.len() {
+            cluster.some_writes(round * 100 + 50 + client).await;
+            clients.says(client, "ready", round + 1).await;
+        }
+    }
+    settled(&cluster, &mut clients, ANN).await;
+    for client in 0..clients.len() {
+        assert_eq!(initials(&clients, client), 1, "client {client}");
+        assert_eq!(clients.count(client, "disconnect"), 8, "client {client}");
+    }
+}
+
+impl Cluster {
+    /// Writes a little to the feeds of the team red, something else for each seed.
+    async fn some_writes(&self, seed: usize) {
+        let member = ["ann", "bob", "zoe"][seed % 3];
+        let tasks = format!("team.red.members.{member}.tasks");
+        let item = json!({ "item": { "n": seed }, "type": "sorted_feed" });
+        let id = self.post(&tasks, item).await;
+        let gateway = &self.gateways[seed % 2];
+        let first = json!({ "position": "begin:" });
+        let path = item_path(&tasks, &id);
+        gateway.done("POST", &format!("{path}/position"), Some(first)).await;
+        match seed % 4 {
+            0 => drop(gateway.done("DELETE", &path, None).await),
+            1 => drop(gateway.done("PUT", &path, Some(json!({ "item": [seed] }))).await),
+            _ => drop(self.post("teams", json!({ "id": "red", "item": { "n": seed } })).await),
+        }
+        let zoe = item_path("team.red.members", "zoe");
+        match seed % 5 {
+            0 => drop(gateway.api("DELETE", &zoe, None).await),
+            _ => drop(gateway.done("PUT", &zoe, Some(json!({ "item": { "n": seed } }))).await),
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_comes_back_as_somebody_else_holds_nothing_of_who_was_there() {
     let cluster = Cluster::start().await;
     cluster.seed().await;
