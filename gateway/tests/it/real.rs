@@ -15,6 +15,7 @@ mod redis;
 
 mod boards;
 mod calls;
+mod capsule;
 mod demo;
 mod faults;
 mod feeds;
