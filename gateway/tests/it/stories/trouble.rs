@@ -309,6 +309,8 @@ async fn a_client_that_does_not_read_what_changes_all_the_time_ends_equal() {
     assert_eq!((held.json(), &held.v), (right.json(), &right.v));
     assert!(slow.log.len() < 40 && slow.tree.nulls > 0, "{}", slow.log.len());
     assert_eq!((ann.tree.nulls, slow.closed), (0, None));
+    // Between a change that was dropped and the newer one there is no version.
+    slow.tree.faults.retain(|fault| !fault.starts_with("the version is lost"));
     slow.check_faults();
     ann.check_faults();
 }
