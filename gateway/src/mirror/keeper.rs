@@ -193,6 +193,9 @@ pub struct Keeper {
     shards: Vec<Connection>,
     /// Whether a connection of ours is deaf where another would hear.
     is_deaf: bool,
+    /// When time last passed, and since when it has without a gap.
+    ticked: Instant,
+    awake: Instant,
     feeds: Feeds,
     /// The bytes of all mirrors.
     bytes: usize,
@@ -224,6 +227,8 @@ impl Keeper {
             settings,
             shards: shards.iter().map(|name| Connection::new(name, now)).collect(),
             is_deaf: false,
+            ticked: now,
+            awake: now,
             feeds: Feeds::default(),
             bytes: 0,
             passed: 0,

@@ -30,6 +30,9 @@ const RESET_AGAIN: Duration = Duration::from_secs(10);
 /// found again; then the shard may be away by now.
 const DEAF_FOR: Duration = Duration::from_secs(5);
 
+/// A gap in time that is longer is our own: what came meanwhile is still to be taken in.
+const GAP: Duration = Duration::from_secs(1);
+
 /// What is known of how one shard is heard.
 #[derive(Debug)]
 pub(super) struct Hearing {
@@ -147,6 +150,10 @@ impl Keeper {
 
     /// Asks every shard for a mark when it is time to, and deals with marks that do not come.
     pub(super) fn listen(&mut self, now: Instant) {
+        if now > self.ticked + GAP {
+            self.awake = now;
+        }
+        self.ticked = now;
         let (doubted, deaf) = (self.late(now, DOUBT_AFTER), self.late(now, MARK_WITHIN));
         for shard in 0..self.shards.len() {
             let Verdict::Deaf { until } = self.shards[shard].hearing.verdict else { continue };
@@ -188,7 +195,9 @@ impl Keeper {
 
     /// Lists the shards that have sent a mark which is late.
     fn late(&self, now: Instant, within: Duration) -> BTreeSet<usize> {
-        let is_late = |answered: Option<Instant>| answered.is_some_and(|at| now > at + within);
+        let is_late = |answered: Option<Instant>| {
+            answered.is_some_and(|answered| now > answered.max(self.awake) + within)
+        };
         let reads = self.reads.values().filter(|read| !read.marked && is_late(read.answered));
         let others = self.shards.iter().enumerate().filter(|(_, connection)| {
             let probed = connection.hearing.probe.as_ref().and_then(|probe| probe.answered);

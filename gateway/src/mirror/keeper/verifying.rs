@@ -35,6 +35,9 @@ const BYTES_AT_ONCE: usize = 512 << 10;
 /// What becomes due within this goes in one script, as far as it may.
 const SLICE: Duration = Duration::from_secs(1);
 
+/// A round takes no less, whatever is configured.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// How far a shard's feeds are compared.
 #[derive(Debug)]
 pub(super) struct Round {
@@ -192,15 +195,18 @@ impl Keeper {
     /// Takes as many as are due by now, at an even rate.
     fn take_next(&mut self, shard: usize, batch: &mut Batch, now: Instant) {
         // A tenth is for what waits and fails, so that nothing is compared too seldom.
-        let period = self.settings.verify_every.mul_f64(0.9);
+        let period = self.settings.verify_every.mul_f64(0.9).max(SHORTEST);
+        let mut all = 0;
         loop {
             let Connection { members, round, .. } = &mut self.shards[shard];
             if members.is_empty() {
                 round.paid = now;
                 return;
             }
-            let each = period.div_f64(members.len() as f64);
-            let some = (SLICE.div_duration_f64(each).ceil() as usize).clamp(1, FEEDS_AT_ONCE);
+            let count = members.len();
+            let each = period.div_f64(count as f64);
+            let some = SLICE.div_duration_f64(each).ceil() as usize;
+            let some = some.clamp(1, FEEDS_AT_ONCE).min(count);
             // A shard that was slow is not asked for everything at once afterwards.
             let late = now.checked_sub(SLICE + each.mul_f64(some as f64));
             round.paid = late.map_or(round.paid, |late| round.paid.max(late));
@@ -218,7 +224,9 @@ impl Keeper {
                 looked += 1;
             }
             self.shards[shard].round.paid += each.mul_f64(looked as f64);
-            if looked < listed {
+            all += looked;
+            // None is compared twice in one script.
+            if looked < listed || all + some > count {
                 return;
             }
         }

@@ -154,3 +154,20 @@ fn a_shard_that_cannot_be_asked_is_not_heard() {
     assert!(bench.keeper.is_up(0));
     assert_eq!(bench.outs(), [""; 0]);
 }
+
+#[test]
+fn a_gateway_that_stood_still_itself_blames_nobody() {
+    let mut bench = Bench::up();
+    bench.keeper.tick(bench.now);
+    let marks = bench.keeper.effects();
+    for effect in &marks {
+        let Effect::Mark { shard, nonce } = effect else { panic!("{effect:?}") };
+        bench.keeper.probed(*shard, *nonce, Ok(()), bench.now);
+    }
+    bench.now += std::time::Duration::from_secs(20);
+    bench.keeper.tick(bench.now);
+    assert_eq!(bench.keeper.effects(), [], "the marks may be here and not taken in");
+    let resets = bench.pass(4_000, true);
+    let resets = resets.iter().filter(|(_, effect)| matches!(effect, Effect::Reset { .. }));
+    assert_eq!(resets.count(), 2, "those that do not come then are lost");
+}

@@ -143,6 +143,23 @@ fn feeds_are_compared_at_an_even_rate_and_one_script_at_a_time() {
 }
 
 #[test]
+fn a_round_that_is_shorter_than_a_tick_compares_each_once_in_a_script() {
+    let mut bench = Bench::verifying(Duration::from_millis(10));
+    for feed in ["f0", "f1", "f2"] {
+        bench.fill(feed, content(Kind::Plain, "1=a"));
+    }
+    for _ in 0..10 {
+        let effects = bench.pass(100, false);
+        let [(_, Effect::Verify { feeds, nonce, .. })] = &effects[..] else {
+            panic!("{effects:?}")
+        };
+        assert_eq!(feeds[..], ["f0", "f1", "f2"]);
+        bench.mark(*nonce);
+        bench.verified(*nonce, vec![checked(&content(Kind::Plain, "1=a")); 3]);
+    }
+}
+
+#[test]
 fn large_feeds_are_compared_alone() {
     let mut bench = Bench::verifying(Duration::from_secs(2));
     let large = content(Kind::Plain, &format!("1={}", "x".repeat(300 << 10)));
