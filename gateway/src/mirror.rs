@@ -98,6 +98,11 @@ impl Mirror {
         self.text_bytes + self.len() * ITEM_OVERHEAD + self.history.bytes()
     }
 
+    /// What its recent events take of [`Mirror::bytes`].
+    pub fn history_bytes(&self) -> usize {
+        self.history.bytes()
+    }
+
     /// Returns the events that lead from a version to what it holds now; `None` where it
     /// does not remember this version.
     pub fn since(&self, v: Version) -> Option<impl ExactSizeIterator<Item = &Event>> {

@@ -203,6 +203,8 @@ pub struct Keeper {
     passed: usize,
     at_hand: BTreeSet<(Instant, Key)>,
     at_hand_bytes: usize,
+    /// What recent versions take of all this.
+    history_bytes: usize,
     reads: HashMap<u64, Read>,
     /// Subscriptions that are not confirmed yet.
     tickets: HashMap<u64, Key>,
@@ -234,6 +236,7 @@ impl Keeper {
             passed: 0,
             at_hand: BTreeSet::new(),
             at_hand_bytes: 0,
+            history_bytes: 0,
             reads: HashMap::new(),
             tickets: HashMap::new(),
             touched: BTreeSet::new(),
@@ -380,7 +383,9 @@ impl Keeper {
     /// Brings the totals in line with what a feed takes now.
     fn weigh(&mut self, key: &Key) {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
-        let bytes = tracked.body.bytes();
+        let (bytes, history) = (tracked.body.bytes(), tracked.body.history_bytes());
+        let before = std::mem::replace(&mut tracked.history, history);
+        self.history_bytes = self.history_bytes + history - before;
         let (bytes, at_hand) = if tracked.passed.is_some() { (0, bytes) } else { (bytes, 0) };
         self.bytes = self.bytes + bytes - std::mem::replace(&mut tracked.bytes, bytes);
         let before = std::mem::replace(&mut tracked.at_hand, at_hand);
@@ -447,6 +452,7 @@ impl Keeper {
         }
         self.bytes -= tracked.bytes;
         self.at_hand_bytes -= tracked.at_hand;
+        self.history_bytes -= tracked.history;
         self.shards[tracked.shard].members.remove(key);
         let channels = channels(&key.1);
         self.effects.push(Effect::Unsubscribe { shard: tracked.shard, channels });

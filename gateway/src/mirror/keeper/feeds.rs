@@ -128,6 +128,8 @@ pub(super) struct Tracked {
     /// What of it is in the keeper's total, and in that of what is at hand.
     pub(super) bytes: usize,
     pub(super) at_hand: usize,
+    /// What recent versions take of either.
+    pub(super) history: usize,
     /// Whether it is too large to be mirrored.
     pub(super) passed: Option<Passed>,
     /// The ticket of the subscription that is not confirmed yet.
@@ -165,6 +167,7 @@ impl Tracked {
             body,
             bytes: 0,
             at_hand: 0,
+            history: 0,
             passed: None,
             ticket: Some(ticket),
             reading: None,
@@ -249,6 +252,13 @@ impl Body {
         match self {
             Self::Whole(mirror) => mirror.as_ref().map_or(0, Mirror::bytes),
             Self::Items(items) => items.bytes,
+        }
+    }
+
+    pub(super) fn history_bytes(&self) -> usize {
+        match self {
+            Self::Whole(mirror) => mirror.as_ref().map_or(0, Mirror::history_bytes),
+            Self::Items(_) => 0,
         }
     }
 }

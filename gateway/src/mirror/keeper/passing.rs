@@ -26,6 +26,9 @@ const AT_HAND: Duration = Duration::from_secs(3);
 const GRACE: Duration = Duration::from_secs(1);
 /// So many feeds of the greatest size may be at hand; what was read first goes first.
 const LARGE_AT_HAND: usize = 4;
+/// Recent versions are forgotten where they take more than this part of what mirrors may take:
+/// to look at all of them has to be worth it.
+const HISTORY_SHARE: usize = 16;
 
 /// What is known of a feed that is passed through.
 #[derive(Debug)]
@@ -77,8 +80,8 @@ impl Keeper {
         bytes == 0 || bytes <= most && self.make_room(more, key)
     }
 
-    /// Lets mirrors go that nobody wants, who were wanted last first, until so much more may
-    /// be held; `keep` stays.
+    /// Lets mirrors go that nobody wants, who were wanted last first, and then what mirrors
+    /// remember of their recent versions, until so much more may be held; `keep` stays.
     fn make_room(&mut self, more: usize, keep: &Key) -> bool {
         let most = self.settings.max_bytes;
         let mut over = (self.bytes + more).saturating_sub(most);
@@ -94,13 +97,31 @@ impl Keeper {
             }
         }
         going.iter().for_each(|key| self.forget(key));
+        let is_worth_looking = self.history_bytes > most / HISTORY_SHARE;
+        if self.bytes + more > most && is_worth_looking {
+            self.forget_histories();
+        }
         self.bytes + more <= most
+    }
+
+    /// Has every mirror remember no version but its present one.
+    fn forget_histories(&mut self) {
+        let keys: Vec<Key> =
+            self.shards.iter().flat_map(|shard| shard.members.iter().cloned()).collect();
+        for key in keys {
+            let tracked = self.feeds.at_mut(&key).expect("members are tracked");
+            if let Body::Whole(Some(mirror)) = &mut tracked.body {
+                mirror.forget_history();
+                self.weigh(&key);
+            }
+        }
     }
 
     /// Looks after the bounds when a feed has grown.
     pub(super) fn bound(&mut self, key: &Key, now: Instant) {
         let Some(tracked) = self.feeds.at(key) else { return };
-        let is_large = key.0 == Scope::Whole && tracked.bytes > self.settings.max_feed_bytes;
+        let bytes = tracked.bytes.saturating_sub(tracked.history);
+        let is_large = key.0 == Scope::Whole && bytes > self.settings.max_feed_bytes;
         let is_whole = matches!(tracked.body, Body::Whole(Some(_))) && tracked.passed.is_none();
         let is_over = self.bytes > self.settings.max_bytes && !self.make_room(0, key);
         if is_whole && (is_large || is_over) {

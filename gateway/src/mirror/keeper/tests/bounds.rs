@@ -166,3 +166,23 @@ fn large_feeds_are_not_read_all_at_once() {
     }
     assert_eq!(read, 5);
 }
+
+#[test]
+fn recent_versions_are_forgotten_before_a_feed_is_passed_through() {
+    let mut bench = Bench::up_with(Settings { max_bytes: 16 * 196, ..settings() });
+    bench.fill("f", content(Kind::Plain, "1=a 2=a"));
+    bench.fill("g", content(Kind::Plain, "1=a 2=a"));
+    let first = bench.keeper.version("f").expect("it is mirrored");
+    let remembers = |bench: &Bench, v| bench.keeper.mirror("f").unwrap().since(v).is_some();
+    let mut number = 0;
+    while bench.keeper.mirror("g").unwrap().history_bytes() == 0 || remembers(&bench, first) {
+        number += 1;
+        assert!(number < 100, "the first version is forgotten at some time");
+        let feed = if number % 2 == 0 { "f" } else { "g" };
+        bench.notice(&format!("feed.edit:{feed}"), format!("1\0{number}"));
+        assert!(bench.keeper.size().1 <= 16 * 196);
+    }
+    assert!(!bench.keeper.is_passed("f") && !bench.keeper.is_passed("g"));
+    let present = bench.keeper.version("f").expect("it is mirrored");
+    assert!(remembers(&bench, present));
+}
