@@ -2,7 +2,7 @@
 //!
 //! `flags` say what is wanted, `runner` lets [`user`]s in, holds them and lets a `publisher`
 //! speak to them; `summary` says what came of it. The rest is pure: `wire`, `stamp`,
-//! `receipts`, `sample`.
+//! `receipts`, `sample`, and [`tree`], a client's copy of all that it may see.
 
 pub mod board;
 pub mod cookies;
@@ -15,5 +15,6 @@ pub mod runner;
 pub mod sample;
 pub mod stamp;
 pub mod summary;
+pub mod tree;
 pub mod user;
 pub mod wire;
