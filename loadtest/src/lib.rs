@@ -5,6 +5,7 @@
 //! `receipts`, `sample`.
 
 pub mod board;
+pub mod cluster;
 pub mod cookies;
 pub mod flags;
 pub mod latency;
