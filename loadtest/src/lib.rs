@@ -5,6 +5,7 @@
 //! `receipts`, `sample`, and [`tree`], a client's copy of all that it may see.
 
 pub mod board;
+pub mod cluster;
 pub mod cookies;
 pub mod flags;
 pub mod latency;
