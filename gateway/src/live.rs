@@ -16,14 +16,17 @@ use crate::{
     identity::{Identity, Session, SessionId, UserId},
     mirror::keeper,
     outbox::{CloseReason, Outbox},
+    protocol::Claims,
     tree::{Allow, Tree},
 };
 
 mod client;
+mod resume;
 mod state;
 mod view;
 mod waiting;
 
+use resume::Asked;
 use state::State;
 
 /// How the live state behaves.
@@ -91,7 +94,13 @@ enum Command {
         session: Session,
         outbox: Outbox,
         refresh: Arc<Notify>,
+        resumes: bool,
         reply: oneshot::Sender<ClientId>,
+    },
+    Resume {
+        client: ClientId,
+        most: usize,
+        asked: Asked,
     },
     Leave(ClientId),
     Identity {
@@ -151,6 +160,7 @@ impl Live {
 
     /// Takes a client in: it gets `initial` and hears its rooms from then on.
     ///
+    /// One that `resumes` is told nothing before [`Live::resume`].
     /// `refresh` is notified when its session is to be looked at again.
     ///
     /// # Errors
@@ -161,8 +171,32 @@ impl Live {
         session: Session,
         outbox: Outbox,
         refresh: Arc<Notify>,
+        resumes: bool,
     ) -> Result<ClientId, Stopped> {
-        self.ask(|reply| Command::Join { session, outbox, refresh, reply }).await
+        self.ask(|reply| Command::Join { session, outbox, refresh, resumes, reply }).await
+    }
+
+    /// Tells a client what it lacks of what it says it holds; `initial` where it holds nothing.
+    ///
+    /// `call` is answered with how many feeds came without and with a `reset`. Returns the
+    /// feeds that the client hears by their names from then on, at most `most` new ones;
+    /// it takes until they are read, or 2 s.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Stopped`].
+    pub async fn resume(
+        &self,
+        client: ClientId,
+        claims: Claims,
+        call: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<String>, Stopped> {
+        self.ask(|reply| {
+            let asked = Asked { claims, call, reply };
+            Command::Resume { client, most, asked }
+        })
+        .await
     }
 
     /// Forgets a client.

@@ -23,6 +23,7 @@ const MIRROR_READS: &str = "gateway_mirror_reads_total";
 const MIRROR_ERRORS: &str = "gateway_mirror_errors_total";
 const SNAPSHOT_SECONDS: &str = "gateway_snapshot_seconds";
 const SNAPSHOT_BYTES: &str = "gateway_snapshot_bytes";
+const RESUMES: &str = "gateway_resumes_total";
 const JOBS: &str = "gateway_jobs_total";
 const JOB_SECONDS: &str = "gateway_job_seconds";
 const CALLS: &str = "gateway_calls_total";
@@ -94,6 +95,7 @@ fn describe() {
     describe_counter!(MIRROR_ERRORS, "Notices and keys that do not fit the contract, by kind.");
     describe_histogram!(SNAPSHOT_SECONDS, "From a client's joining to its initial state.");
     describe_histogram!(SNAPSHOT_BYTES, "Bytes of an initial state.");
+    describe_counter!(RESUMES, "Clients that asked to resume, by how they got their state.");
     describe_counter!(JOBS, "Jobs by outcome.");
     describe_histogram!(JOB_SECONDS, "From a call to its answer.");
     describe_counter!(CALLS, "Calls of clients by the code of their answer.");
@@ -165,6 +167,32 @@ pub fn disconnected(reason: Option<CloseReason>) {
     if matches!(reason, Some(CloseReason::Slow | CloseReason::Stalled)) {
         counter!(OUTBOX_DROPPED_CLIENTS).increment(1);
     }
+}
+
+/// How a client that asked to resume got its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumed {
+    /// By nothing but the events that it had missed, if any.
+    Resumed,
+    /// Some of its feeds had to be sent anew.
+    Reset,
+    /// It said nothing in time, or held nothing of this user, and got `initial`.
+    Initial,
+}
+
+impl Resumed {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Resumed => "resumed",
+            Self::Reset => "reset",
+            Self::Initial => "initial",
+        }
+    }
+}
+
+/// Counts a client that asked to resume and has its state.
+pub fn resumed(outcome: Resumed) {
+    counter!(RESUMES, "outcome" => outcome.label()).increment(1);
 }
 
 /// Counts one event that was put into `clients` mailboxes.

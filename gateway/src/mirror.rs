@@ -10,17 +10,22 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use shard_router::feed::{Content, Kind, Position};
 
-use self::order::{Order, Place};
 pub use self::{
     event::{Applied, Change, Doubt, Event, Repair},
+    history::{EVENT_OVERHEAD, HISTORY_BYTES, HISTORY_EVENTS},
     notice::{BadNotice, Notice, Verb},
     version::{BadVersion, Version},
+};
+use self::{
+    history::History,
+    order::{Order, Place},
 };
 
 mod diff;
 mod event;
 #[cfg(test)]
 mod histories;
+mod history;
 pub mod keeper;
 #[cfg(test)]
 mod literal;
@@ -39,6 +44,7 @@ pub struct Mirror {
     places: HashMap<Arc<str>, Place>,
     order: Order<Item>,
     version: Version,
+    history: History,
     text_bytes: usize,
     /// An unknown item of a sorted feed that was published; its place comes with the next notice.
     held: Option<(Arc<str>, Bytes)>,
@@ -60,12 +66,14 @@ impl Mirror {
             places: HashMap::with_capacity(content.entries.len()),
             order: Order::with_capacity(content.entries.len()),
             version: Version::EMPTY,
+            history: History::new(Version::EMPTY),
             text_bytes: 0,
             held: None,
         };
         for (id, item) in &content.entries {
             mirror.insert(mirror.order.last(), Arc::from(id.as_str()), owned(item));
         }
+        mirror.forget_history();
         mirror
     }
 
@@ -84,9 +92,21 @@ impl Mirror {
         self.len() == 0
     }
 
-    /// About how much memory it takes: ids, items and [`ITEM_OVERHEAD`] for each.
+    /// About how much memory it takes: ids, items and [`ITEM_OVERHEAD`] for each, and its
+    /// recent events.
     pub fn bytes(&self) -> usize {
-        self.text_bytes + self.len() * ITEM_OVERHEAD
+        self.text_bytes + self.len() * ITEM_OVERHEAD + self.history.bytes()
+    }
+
+    /// Returns the events that lead from a version to what it holds now; `None` where it
+    /// does not remember this version.
+    pub fn since(&self, v: Version) -> Option<impl ExactSizeIterator<Item = &Event>> {
+        self.history.since(v)
+    }
+
+    /// Remembers no version but the present one.
+    pub fn forget_history(&mut self) {
+        self.history = History::new(self.version);
     }
 
     /// The version of what it holds.
@@ -304,8 +324,10 @@ impl Mirror {
         }
     }
 
-    fn event(&self, change: Change) -> Event {
-        Event { change, v: self.version }
+    fn event(&mut self, change: Change) -> Event {
+        let event = Event { change, v: self.version };
+        self.history.record(&event);
+        event
     }
 
     fn pack(&mut self) {
@@ -490,9 +512,11 @@ mod tests {
         let mut mirror = Mirror::new(&Content { kind: Kind::Plain, entries, bad_ids: 0 });
         mirror.apply(&Notice::Publish { id: "22".to_owned(), item: buffer.slice(..5) });
         assert!(buffer.is_unique());
-        assert_eq!(mirror.bytes(), 1 + 3 + 2 + 5 + 2 * ITEM_OVERHEAD);
+        let events = EVENT_OVERHEAD + 2 + 5;
+        assert_eq!(mirror.bytes(), 1 + 3 + 2 + 5 + 2 * ITEM_OVERHEAD + events);
         mirror.apply(&Notice::Edit { id: "22".to_owned(), item: Bytes::new() });
         mirror.apply(&Notice::Retract { id: "1".to_owned() });
+        mirror.forget_history();
         assert_eq!(mirror.bytes(), 2 + ITEM_OVERHEAD);
         assert_eq!((mirror.get("22"), mirror.get("1")), (Some(&Bytes::new()), None));
         assert_eq!(mirror.before("22"), None);

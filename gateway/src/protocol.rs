@@ -1,8 +1,10 @@
 //! What clients ask and what they are answered, whatever the wire.
 
+use std::collections::{BTreeMap, HashMap};
+
 use serde_json::{Map, Value};
 
-use crate::{hub::frame::Frame, snapshot};
+use crate::{hub::frame::Frame, mirror::Version, snapshot};
 
 /// Events that mean something of their own; no job may be called like one of them.
 pub const RESERVED: &[&str] = &[
@@ -80,7 +82,7 @@ pub enum ClientMessage {
     /// Asks to hear a feed no longer.
     Unsubscribe(String),
     /// Says which versions it holds.
-    Resume,
+    Resume(Claims),
     /// Asks for a change of a feed.
     Edit(Edit),
     /// Asks for a job.
@@ -90,6 +92,60 @@ pub enum ClientMessage {
         /// The job's data.
         data: Object,
     },
+}
+
+/// What a client that returns says it holds, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims(pub BTreeMap<String, Claim>);
+
+/// What a client says it holds under one name.
+///
+/// What is no version counts as none: the feed is then sent anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// A feed, in this version.
+    Feed(Option<Version>),
+    /// Lone items of a shared feed, such as teams, each in its version.
+    Items(HashMap<String, Option<Version>>),
+}
+
+impl Claims {
+    /// Reads the map of a `resume`.
+    fn read(feeds: Object) -> Self {
+        let version = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
+        let claim = |value| match value {
+            Value::Object(items) => {
+                Claim::Items(items.iter().map(|(id, v)| (id.clone(), version(v))).collect())
+            }
+            value => Claim::Feed(version(&value)),
+        };
+        Self(feeds.into_iter().map(|(name, value)| (name, claim(value))).collect())
+    }
+
+    /// Tells whether it says nothing at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the version in which a feed is held: `None` where it is not named, and
+    /// `Some(None)` where its version is not known.
+    #[must_use]
+    pub fn feed(&self, name: &str) -> Option<Option<Version>> {
+        match self.0.get(name)? {
+            Claim::Feed(v) => Some(*v),
+            Claim::Items(_) => None,
+        }
+    }
+
+    /// Returns the lone items that are held under a name.
+    #[must_use]
+    pub fn items(&self, name: &str) -> Option<&HashMap<String, Option<Version>>> {
+        match self.0.get(name)? {
+            Claim::Feed(_) => None,
+            Claim::Items(items) => Some(items),
+        }
+    }
 }
 
 /// A change of one feed that a client asks for.
@@ -245,7 +301,7 @@ pub fn read(
     let message = match name {
         "subscribe" => ClientMessage::Subscribe(text(&mut data, "feed", &mut errors)),
         "unsubscribe" => ClientMessage::Unsubscribe(text(&mut data, "feed", &mut errors)),
-        "resume" => return Ok(ClientMessage::Resume),
+        "resume" => ClientMessage::Resume(Claims::read(object(&mut data, "feeds", &mut errors))),
         "add" | "set" | "delete" | "move" => {
             let feed = text(&mut data, "feed", &mut errors);
             let verb = match name {
@@ -335,6 +391,8 @@ mod tests {
             400,
             "`id` is missing; `change` is not an object",
         );
+        check("resume", "[{}]", 400, "`feeds` is missing");
+        check("resume", r#"[{"feeds":["a"]}]"#, 400, "`feeds` is not an object");
         check("move", r#"[{"feed":"a","id":"1"}]"#, 400, "`position` is missing");
         check(
             "add",
@@ -369,6 +427,27 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_that_is_no_version_counts_as_none() {
+        let v = "2e5b3143f5ae7845b1dad4a8";
+        let feeds = json!({
+            "a": v, "b": null, "c": 7, "d": "2e5b", "e": [v], "f": format!("{v}0"),
+            "teams": { "1": v, "2": {}, "3": null },
+        });
+        let args = json!([{ "feeds": feeds }]).to_string();
+        let Ok(ClientMessage::Resume(claims)) = read("resume", &args, |_| false) else {
+            panic!("a resume is read")
+        };
+        let version = Some(v.parse().unwrap());
+        assert_eq!(claims.feed("a"), Some(version));
+        for name in ["b", "c", "d", "e", "f"] {
+            assert_eq!(claims.feed(name), Some(None), "{name}");
+        }
+        assert_eq!((claims.feed("g"), claims.feed("teams")), (None, None));
+        let teams = claims.items("teams").unwrap();
+        assert_eq!((teams["1"], teams["2"], teams["3"]), (version, None, None));
+    }
+
+    #[test]
     fn calls_are_read() {
         let message =
             read("add", r#"[{"feed":"a","item":{"b":1},"position":"begin:"},2]"#, |_| false)
@@ -376,7 +455,6 @@ mod tests {
         let Value::Object(item) = json!({"b": 1}) else { unreachable!() };
         let verb = EditVerb::Add { item, position: Some("begin:".to_owned()) };
         assert_eq!(message, ClientMessage::Edit(Edit { feed: "a".to_owned(), verb }));
-        assert!(matches!(read("resume", "[{}]", |_| false), Ok(ClientMessage::Resume)));
         assert!(matches!(read("ship", "[{}]", |_| true), Ok(ClientMessage::Job { .. })));
     }
 }

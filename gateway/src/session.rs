@@ -23,12 +23,14 @@ use crate::{
     live::{Live, Stopped},
     metrics,
     outbox::{CloseReason, Outbox},
-    protocol::{self, CallError, ClientMessage, Edit},
+    protocol::{self, CallError, Claims, ClientMessage, Edit},
     rpc::{Rpc, edit},
     socket::{Connection, Inbound},
     tree::{Allow, Tree},
 };
 
+/// How long a client that asked to resume may take to say what it holds.
+const RESUME_WITHIN: Duration = Duration::from_secs(5);
 /// Calls of one client that may be open at once.
 const OPEN_CALLS: usize = 64;
 
@@ -66,6 +68,8 @@ struct Session {
     outbox: Outbox,
     open: Arc<AtomicUsize>,
     subscriptions: std::collections::HashSet<String>,
+    /// Whether it is still to say what it holds, and has no state before it does.
+    awaits_resume: bool,
     /// For each feed, the end of the edit that was asked for last.
     edits: HashMap<String, oneshot::Receiver<()>>,
     rate: Rate,
@@ -73,9 +77,9 @@ struct Session {
 
 /// Runs until the client has left or the gateway stops.
 pub async fn run(connection: Connection, parts: Arc<Parts>) {
-    let Connection { session, inbound, outbox, .. } = connection;
+    let Connection { session, inbound, outbox, resume, .. } = connection;
     let refresh = Arc::new(Notify::new());
-    let joined = parts.live.join(session.clone(), outbox.clone(), refresh.clone()).await;
+    let joined = parts.live.join(session.clone(), outbox.clone(), refresh.clone(), resume).await;
     let Ok(client) = joined else { return outbox.close(CloseReason::Draining) };
     let session = Session {
         client,
@@ -84,6 +88,7 @@ pub async fn run(connection: Connection, parts: Arc<Parts>) {
         outbox,
         open: Arc::default(),
         subscriptions: Default::default(),
+        awaits_resume: resume,
         edits: HashMap::new(),
         rate: Rate::new(parts.messages_per_second),
         parts: parts.clone(),
@@ -108,12 +113,17 @@ impl Session {
         // A message about the session may have come between its look-up and the join, when
         // there was nobody here to hear it; it made what was kept of the session be forgotten.
         self.look_again(false).await?;
+        let late = tokio::time::sleep(RESUME_WITHIN);
+        tokio::pin!(late);
         loop {
             tokio::select! {
                 message = inbound.recv() => match message {
                     Some(message) => self.on_message(message).await?,
                     None => return Ok(()),
                 },
+                () = &mut late, if self.awaits_resume => {
+                    self.resume(Claims::default(), None).await?;
+                }
                 () = refresh.notified() => self.look_again(true).await?,
                 _ = recheck.tick() => self.look_again(false).await?,
                 () = end.cancelled() => {
@@ -165,7 +175,10 @@ impl Session {
         match message {
             ClientMessage::Subscribe(feed) => self.subscribe(feed, call).await?,
             ClientMessage::Unsubscribe(feed) => self.unsubscribe(feed, call).await?,
-            ClientMessage::Resume => {
+            ClientMessage::Resume(claims) if self.awaits_resume => {
+                self.resume(claims, call).await?;
+            }
+            ClientMessage::Resume(_) => {
                 let late = "this client has its state already; resume comes before anything else";
                 self.answer(call, Err(CallError::Conflict(late.to_owned())));
             }
@@ -175,6 +188,17 @@ impl Session {
                 self.open(call, async move { rpc.job(&name, data, &identity).await });
             }
         }
+        Ok(())
+    }
+
+    /// Gets the client what it lacks of what it holds.
+    async fn resume(&mut self, claims: Claims, call: Option<u64>) -> Result<(), Stopped> {
+        self.awaits_resume = false;
+        let held = self.subscriptions.len();
+        let most =
+            self.parts.max_subscriptions.map_or(usize::MAX, |most| most.saturating_sub(held));
+        let subscribed = self.parts.live.resume(self.client, claims, call, most).await?;
+        self.subscriptions.extend(subscribed);
         Ok(())
     }
 

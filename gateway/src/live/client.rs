@@ -27,26 +27,30 @@ use crate::{
 pub(super) struct Client {
     pub(super) outbox: Outbox,
     session: SessionId,
-    identity: Identity,
+    pub(super) identity: Identity,
     refresh: Arc<Notify>,
-    /// Whether it has its `initial`.
-    joined: bool,
+    /// Whether it has its state, and hears its rooms.
+    pub(super) joined: bool,
     /// Teams whose rooms it hears.
-    teams: Vec<TeamId>,
+    pub(super) teams: Vec<TeamId>,
     /// Feeds it hears by name.
-    subscribed: Vec<Arc<str>>,
+    pub(super) subscribed: Vec<Arc<str>>,
 }
 
 impl State {
     pub(super) fn command(&mut self, command: Command) {
         // Whoever asked may be gone by the time of the answer.
         match command {
-            Command::Join { session, outbox, refresh, reply } => {
+            Command::Join { session, outbox, refresh, resumes, reply } => {
                 self.next_client += 1;
                 let client = ClientId(self.next_client);
                 self.join(client, session.id, session.identity, outbox, refresh);
+                if !resumes {
+                    self.wait(client, What::Initial);
+                }
                 let _ = reply.send(client);
             }
+            Command::Resume { client, most, asked } => self.resume(client, asked, most),
             Command::Leave(client) => self.leave(client),
             Command::Identity { client, identity } => self.identity(client, identity),
             Command::Subscribe { client, feed, call } => self.subscribe(client, &feed, call),
@@ -111,10 +115,9 @@ impl State {
             subscribed: Vec::new(),
         };
         self.clients.insert(id, client);
-        self.wait(id, What::Initial);
     }
 
-    fn wait(&mut self, client: ClientId, what: What) {
+    pub(super) fn wait(&mut self, client: ClientId, what: What) {
         self.waiting.add(client, what, Instant::now());
     }
 
@@ -224,12 +227,19 @@ impl State {
     }
 
     fn subscribe(&mut self, id: ClientId, feed: &Arc<str>, call: Option<u64>) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
+        if self.clients.contains_key(&id) {
+            self.want_by_name(id, feed);
+            self.wait(id, What::Subscribe { feed: feed.clone(), call });
+        }
+    }
+
+    /// Has a feed mirrored that a client asks for by its name.
+    pub(super) fn want_by_name(&mut self, id: ClientId, feed: &Arc<str>) {
+        let client = self.clients.get_mut(&id).expect("the caller looked");
         if !client.subscribed.contains(feed) {
             client.subscribed.push(feed.clone());
             self.keeper.want(feed, self.router.owner(feed), Instant::now());
         }
-        self.wait(id, What::Subscribe { feed: feed.clone(), call });
     }
 
     /// Ends a subscription; calls that still wait for its feed are answered with `ended`.
@@ -279,6 +289,7 @@ impl State {
             }
             match pending.what {
                 What::Initial => self.tell_initial(pending.client, pending.since),
+                What::Resume(asked) => self.tell_resume(pending.client, asked, pending.since),
                 What::Team(team) => self.tell_team(pending.client, &team),
                 What::Subscribe { feed, call } => self.tell_feed(pending.client, &feed, call),
                 What::Sees { feed, reply } => {
@@ -293,11 +304,16 @@ impl State {
     /// without it when its patience ends.
     fn lacks(&self, client: &Client, id: ClientId, what: &What) -> Option<(Until, bool)> {
         let unready = |owner: &Owner| !self.views[owner].is_ready();
+        let unready_view =
+            || owners(&client.identity).find(unready).map(|owner| (Until::Ready(owner), true));
         let joined = || Some((Until::Joined(id), false)).filter(|_| !client.joined);
         match what {
-            What::Initial => {
-                owners(&client.identity).find(unready).map(|owner| (Until::Ready(owner), true))
-            }
+            What::Initial => unready_view(),
+            What::Resume(_) => unready_view().or_else(|| {
+                let mut by_name = client.subscribed.iter();
+                let unfilled = by_name.find(|feed| self.keeper.mirror(feed).is_none())?;
+                Some((Until::Filled(unfilled.clone()), true))
+            }),
             What::Team(team) => {
                 let owner = Owner::Team(team.clone());
                 unready(&owner).then_some((Until::Ready(owner), true))
@@ -311,7 +327,7 @@ impl State {
     }
 
     /// Sends `initial` and lets the client hear its rooms, in one step.
-    fn tell_initial(&mut self, id: ClientId, since: Instant) {
+    pub(super) fn tell_initial(&mut self, id: ClientId, since: Instant) {
         let identity = self.clients[&id].identity.clone();
         let frame = self.initial(&identity);
         let outbox = self.clients[&id].outbox.clone();
@@ -320,14 +336,7 @@ impl State {
             let bytes = frame.json(Format::Utf8).get().len();
             metrics::snapshot(since.elapsed(), bytes);
         }
-        self.hub.join(Room::User(identity.user.clone()), id, outbox.clone());
-        for team in &identity.teams {
-            self.hub.join(Room::Team(team.clone()), id, outbox.clone());
-        }
-        let client = self.clients.get_mut(&id).expect("is there");
-        client.joined = true;
-        client.teams = identity.teams;
-        self.waiting.happened(&Until::Joined(id));
+        self.enter(id, &identity);
     }
 
     /// Returns what a user is shown first, the same frame for all connections of the user
@@ -365,7 +374,7 @@ impl State {
     }
 
     /// Counts a view as told to somebody as it is, and returns its revision.
-    fn told(&mut self, owner: &Owner) -> u64 {
+    pub(super) fn told(&mut self, owner: &Owner) -> u64 {
         let view = self.views.get_mut(owner).expect("a client's views are there");
         view.told_as_it_is(self.hub.is_empty(&owner.room()));
         if view.is_open() {
@@ -387,9 +396,7 @@ impl State {
         let (item, v) = view.attrs_item(&self.keeper);
         let json = snapshot::item_event_json(&view.attrs, team.as_str(), item, v);
         let mut frames = vec![Frame::event("publish", json)];
-        frames.extend(
-            view.resets(&self.keeper).into_iter().map(|json| Frame::snapshot("reset", json)),
-        );
+        frames.extend(view.resets(&self.keeper));
         let client = self.clients.get_mut(&id).expect("the caller looked");
         client.teams.push(team.clone());
         for frame in &frames {
@@ -401,22 +408,12 @@ impl State {
 
     /// Answers a subscription with the feed and lets the client hear it, in one step.
     fn tell_feed(&mut self, id: ClientId, feed: &Arc<str>, call: Option<u64>) {
-        let room = Room::Feed(feed.clone());
-        let outbox = self.clients[&id].outbox.clone();
         if let Some(call) = call {
+            let ack = self.feed_ack(feed);
             // A client that is gone wants no answer.
-            let _ = outbox.ack(call, self.feed_ack(feed));
+            let _ = self.clients[&id].outbox.ack(call, ack);
         }
-        if self.keeper.mirror(feed).is_some() {
-            if !self.hub.contains(&room, id) {
-                self.hub.join(room, id, outbox);
-            }
-        } else {
-            let untold = self.untold.entry(feed.clone()).or_default();
-            if !untold.contains(&id) {
-                untold.push(id);
-            }
-        }
+        self.hear_by_name(id, feed);
     }
 
     /// Returns the answer to a subscription, the same frame for all until the feed changes.
@@ -475,7 +472,7 @@ impl State {
 }
 
 /// Lists whose views an identity sees.
-fn owners(identity: &Identity) -> impl Iterator<Item = Owner> {
+pub(super) fn owners(identity: &Identity) -> impl Iterator<Item = Owner> {
     let user = Owner::User(identity.user.clone());
     identity.teams.iter().cloned().map(Owner::Team).chain([user])
 }

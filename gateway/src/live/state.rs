@@ -322,15 +322,17 @@ impl State {
     /// Takes in the attributes of a team or user; who was told before that there are none
     /// is told now.
     fn item_filled(&mut self, feed: &str, id: &str) {
+        let mut is_held = false;
         for owner in [Owner::Team(TeamId::new(id)), Owner::User(UserId::new(id))] {
             let view = self.views.get_mut(&owner);
             if let Some(view) = view.filter(|view| *view.attrs == *feed) {
                 view.attrs_known = true;
+                is_held |= std::mem::take(&mut view.attrs_held);
                 view.stale_model();
                 self.ready(&owner);
             }
         }
-        if self.keeper.item(feed, id).flatten().is_some_and(|item| item != MISSING) {
+        if is_held || self.keeper.item(feed, id).flatten().is_some_and(|item| item != MISSING) {
             self.item(feed, id);
         }
     }
@@ -398,9 +400,8 @@ impl State {
                 self.next_alarm += 1;
                 self.alarms.insert((at, self.next_alarm), owner);
             }
-            for (_, json) in resets {
-                let delivered =
-                    self.hub.send(std::slice::from_ref(&room), &Frame::snapshot("reset", json));
+            for frame in resets {
+                let delivered = self.hub.send(std::slice::from_ref(&room), &frame);
                 metrics::events_delivered("reset", delivered);
             }
         }

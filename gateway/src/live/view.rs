@@ -86,6 +86,8 @@ pub(super) struct View {
     pub(super) attrs: Arc<str>,
     pub(super) shared: bool,
     pub(super) attrs_known: bool,
+    /// Whether somebody here holds attributes from before, which nobody could compare yet.
+    pub(super) attrs_held: bool,
     top: Vec<PlaceId>,
     places: BTreeMap<PlaceId, Place>,
     next: PlaceId,
@@ -114,6 +116,8 @@ struct Place {
     shown: Shown,
     since: Instant,
     encoded: Option<Arc<str>>,
+    /// The `reset` that brings it, one for all who get it until something of it changes.
+    reset: Option<Frame>,
 }
 
 /// What the room has been told of a place.
@@ -148,6 +152,7 @@ impl View {
             attrs,
             shared,
             attrs_known: !shared,
+            attrs_held: false,
             top: Vec::new(),
             places: BTreeMap::new(),
             next: 0,
@@ -196,6 +201,7 @@ impl View {
             shown: Shown::Not,
             since: now,
             encoded: None,
+            reset: None,
         };
         self.places.insert(id, place);
         id
@@ -216,7 +222,7 @@ impl View {
         self.stale_model();
         let mut next = Some(place);
         while let Some(place) = next.and_then(|id| self.places.get_mut(&id)) {
-            place.encoded = None;
+            (place.encoded, place.reset) = (None, None);
             next = place.parent.as_ref().map(|(parent, _)| *parent);
         }
     }
@@ -388,12 +394,7 @@ impl View {
     }
 
     /// Returns the resets that are due, and counts them as sent.
-    pub(super) fn announce(
-        &mut self,
-        keeper: &Keeper,
-        now: Instant,
-        encode: bool,
-    ) -> Vec<(Arc<str>, String)> {
+    pub(super) fn announce(&mut self, keeper: &Keeper, now: Instant, encode: bool) -> Vec<Frame> {
         let mut resets = Vec::new();
         for place in std::mem::take(&mut self.open) {
             let Some(found) = self.places.get(&place) else { continue };
@@ -408,17 +409,9 @@ impl View {
                 self.open.push(place);
                 continue;
             }
-            let feed = found.feed.clone();
             self.show(place);
             if encode {
-                let (parent, id) = self.above(place);
-                let name = &self.collection(&self.places[&place].path).name.clone();
-                let collection = self.encode(place, keeper);
-                let hung = Hung { parent: &parent, id: &id, name };
-                resets.push((
-                    feed.clone(),
-                    snapshot::reset_json(&feed, Some(hung), Some(&collection)),
-                ));
+                resets.push(self.reset_frame(place, keeper));
             }
         }
         resets
@@ -520,18 +513,38 @@ impl View {
     }
 
     /// Returns the collections at the top as `reset`s, for a client that comes to this view while it lives.
-    pub(super) fn resets(&mut self, keeper: &Keeper) -> Vec<String> {
-        self.top
-            .clone()
-            .into_iter()
-            .map(|place| {
-                let Place { feed, path, .. } = &self.places[&place];
-                let (feed, name) = (feed.clone(), self.collection(path).name.clone());
-                let collection = self.encode(place, keeper);
-                let hung = Hung { parent: &self.attrs, id: self.owner.id(), name: &name };
-                snapshot::reset_json(&feed, Some(hung), Some(&collection))
-            })
-            .collect()
+    pub(super) fn resets(&mut self, keeper: &Keeper) -> Vec<Frame> {
+        self.top.clone().into_iter().map(|place| self.reset_frame(place, keeper)).collect()
+    }
+
+    /// Returns the `reset` that brings the collection at a place.
+    pub(super) fn reset_frame(&mut self, place: PlaceId, keeper: &Keeper) -> Frame {
+        if let Some(frame) = &self.places[&place].reset {
+            return frame.clone();
+        }
+        let collection = self.encode(place, keeper);
+        let (parent, id) = self.above(place);
+        let Place { feed, path, .. } = &self.places[&place];
+        let hung = Hung { parent: &parent, id: &id, name: &self.collection(path).name };
+        let json = snapshot::reset_json(feed, Some(hung), Some(&collection));
+        let frame = Frame::snapshot("reset", json);
+        self.places.get_mut(&place).expect("is there").reset = Some(frame.clone());
+        frame
+    }
+
+    /// Lists the places right below the model at the top.
+    pub(super) fn top(&self) -> &[PlaceId] {
+        &self.top
+    }
+
+    /// Returns the feed that hangs at a place.
+    pub(super) fn feed(&self, place: PlaceId) -> &Arc<str> {
+        &self.places[&place].feed
+    }
+
+    /// Lists what hangs below the items of a place.
+    pub(super) fn nested(&self, place: PlaceId) -> impl Iterator<Item = (&str, &[PlaceId])> {
+        self.places[&place].children.iter().map(|(id, nested)| (id.as_str(), nested.as_slice()))
     }
 
     /// Counts the view as told to somebody, so that what could not be read is told again.

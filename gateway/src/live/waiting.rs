@@ -11,7 +11,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::view::{Owner, PATIENCE};
+use super::{
+    resume::Asked,
+    view::{Owner, PATIENCE},
+};
 use crate::{hub::ClientId, identity::TeamId};
 
 /// A client that waits.
@@ -26,9 +29,17 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) enum What {
     Initial,
+    /// What it lacks of what it says it holds.
+    Resume(Asked),
     Team(TeamId),
-    Subscribe { feed: Arc<str>, call: Option<u64> },
-    Sees { feed: String, reply: oneshot::Sender<bool> },
+    Subscribe {
+        feed: Arc<str>,
+        call: Option<u64>,
+    },
+    Sees {
+        feed: String,
+        reply: oneshot::Sender<bool>,
+    },
 }
 
 /// What has to happen before a client can be told.

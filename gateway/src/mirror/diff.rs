@@ -222,7 +222,11 @@ impl Mirror {
         match events {
             0 => Repair::Nothing,
             _ if tellable => Repair::Events(told),
-            _ => Repair::Reset,
+            _ => {
+                // Who returns is not to be told either what nobody was told.
+                self.forget_history();
+                Repair::Reset
+            }
         }
     }
 }

@@ -40,6 +40,16 @@ pub struct Event {
     pub v: Version,
 }
 
+impl Event {
+    /// Returns the id of the item that it lets appear, if it does.
+    pub fn published(&self) -> Option<&str> {
+        match &self.change {
+            Change::Publish { id, .. } => Some(id),
+            Change::Change { .. } | Change::Retract { .. } | Change::Position { .. } => None,
+        }
+    }
+}
+
 /// What an event does to a collection; a place is `Begin`, or `After` the item just before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

@@ -5,11 +5,13 @@ use proptest::{collection::vec, prelude::*};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shard_router::feed::{Content, Kind, Position, Settled, Touched};
 
-use super::{Applied, Mirror, Notice, Repair, literal, literal::Client};
+use super::{Applied, Mirror, Notice, Repair, Version, literal, literal::Client};
 
-/// Cases of each property below; with 20,000 seeded histories they run in seconds.
+/// Cases of each property below; with 100,000 seeded histories they run in seconds.
 const CASES: u32 = 256;
-const HISTORIES: u64 = 20_000;
+const HISTORIES: u64 = 100_000;
+/// One in so many of them is told badly as well, which takes longer.
+const TOLD_BADLY: u64 = 4;
 
 /// Few ids, so that histories meet; odd ones, as only other writers use them.
 const IDS: [&str; 14] =
@@ -113,17 +115,40 @@ impl Truth {
 struct Heard {
     mirror: Mirror,
     client: Client,
+    /// Clients that left, with the version of what they hold.
+    away: Vec<(Client, Version)>,
+    heard: usize,
 }
 
 impl Heard {
     fn new(content: &Content) -> Self {
         let mirror = Mirror::new(content);
         let client = Client::shown(&mirror);
-        Self { mirror, client }
+        Self { mirror, client, away: Vec::new(), heard: 0 }
+    }
+
+    /// Lets a client leave now and then; it hears nothing more.
+    fn leave_some(&mut self) {
+        self.heard += 1;
+        if self.heard.is_multiple_of(5) {
+            self.away.push((self.client.clone(), self.mirror.version()));
+        }
+    }
+
+    /// Lets everybody come back: the events since what each holds lead to what is held now.
+    fn return_all(&self) {
+        for (client, v) in &self.away {
+            if let Some(events) = self.mirror.since(*v) {
+                let mut client = client.clone();
+                events.for_each(|event| client.catch_up(event));
+                client.check_same(&self.client);
+            }
+        }
     }
 
     /// Follows a notice; returns whether it was doubted, and then checks that nothing changed.
     fn apply(&mut self, notice: &Notice) -> bool {
+        self.leave_some();
         match self.mirror.apply(notice) {
             Applied::Nothing | Applied::Held => false,
             Applied::Event(event) => {
@@ -171,6 +196,7 @@ impl Heard {
 
     fn check(&self, truth: &Truth) {
         self.check_in_step();
+        self.return_all();
         self.client.check(&truth.content);
         assert_eq!(self.mirror.kind(), truth.content.kind);
     }
@@ -243,9 +269,11 @@ fn told_badly(kind: Kind, writes: &[Write], fates: &[Fate]) {
 /// One content becomes another.
 fn replaced(old: &Content, new: &Content) {
     let mut heard = Heard::new(old);
+    heard.away.push((heard.client.clone(), heard.mirror.version()));
     let repair = heard.mirror.replace(new);
     heard.repair(&repair);
     heard.client.check(new);
+    heard.return_all();
 
     let gets_or_loses_order = old.kind != new.kind && old.entries.len() > 1;
     let fewest = fewest_events(old, new);
@@ -373,6 +401,8 @@ fn many_seeded_histories_end_as_they_should() {
         let writes: Vec<Write> = (0..count).map(|_| rng.random()).collect();
         let fates: Vec<Fate> = (0..20).map(|_| rng.random()).collect();
         told_well(kind, &writes);
-        told_badly(kind, &writes, &fates);
+        if seed.is_multiple_of(TOLD_BADLY) {
+            told_badly(kind, &writes, &fates);
+        }
     }
 }

@@ -54,6 +54,20 @@ impl Client {
         assert_eq!(event.v.to_string(), version(self.kind, &self.items));
     }
 
+    /// Does what an event says that was missed; a feed may have got or lost its order before it.
+    pub(super) fn catch_up(&mut self, event: &Event) {
+        if let Change::Publish { position, .. } = &event.change {
+            self.kind = if position.is_some() { Kind::Sorted } else { Kind::Plain };
+        }
+        self.apply(event);
+    }
+
+    /// Compares with what another client shows.
+    #[track_caller]
+    pub(super) fn check_same(&self, other: &Self) {
+        self.check(&Content { kind: other.kind, entries: other.items.clone(), bad_ids: 0 });
+    }
+
     /// Takes the kind that a repair found, which no event tells.
     pub(super) fn follow(&mut self, kind: Kind) {
         self.kind = kind;

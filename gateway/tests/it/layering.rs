@@ -31,6 +31,7 @@ const ANYONE: &[&str] =
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("demo", "rpc", "the demo's worker merges as the built-in one does"),
     ("metrics", "socket", "a label is the protocol of a connection"),
+    ("protocol", "mirror", "a client that returns names versions"),
     ("protocol", "snapshot", "texts are written as JSON in one place"),
 ];
 

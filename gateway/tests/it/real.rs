@@ -18,6 +18,7 @@ mod calls;
 mod demo;
 mod faults;
 mod feeds;
+mod followed;
 mod local;
 mod sessions;
 

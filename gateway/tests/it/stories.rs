@@ -12,6 +12,7 @@ mod gateway;
 mod initial;
 mod jobs;
 mod model;
+mod resume;
 mod subscriptions;
 mod teams;
 mod tree;

@@ -142,6 +142,11 @@ pub(super) const NAMES: [&str; 3] = ["shard-01", "shard-02", "shard-03"];
 impl Cluster {
     /// Starts everything and waits until both gateways hear all shards.
     pub(super) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts everything, the gateways with something more in their configuration.
+    pub(super) async fn start_with(more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let (one, two, three) =
             tokio::join!(Redis::start(NAMES[0]), Redis::start(NAMES[1]), Redis::start(NAMES[2]));
@@ -151,7 +156,7 @@ impl Cluster {
             let urls = [shards[0].url(), shards[1].url(), shards[2].url()];
             let name = format!("g{}", at + 1);
             let config = config(&name, ports[at], &urls, &shards[0].url());
-            Gateway::start(&name, folder.path(), ports[at], &config)
+            Gateway::start(&name, folder.path(), ports[at], &format!("{config}\n{more}"))
         };
         let mut gateways = [start(0), start(1)];
         let file = folder.path().join("g1.toml");

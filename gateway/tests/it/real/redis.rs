@@ -98,6 +98,36 @@ impl Redis {
         self.restart().await;
     }
 
+    /// Becomes a replica of another server, and waits until it has what that one has.
+    pub(super) async fn replicate(&self, primary: &Self) {
+        self.text(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]).await;
+        until("the replica is in step", async || {
+            let offset = async |redis: &Self| {
+                let info = redis.text(&["INFO", "replication"]).await.text();
+                let field = |name: &str| {
+                    Some(info.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned())
+                };
+                let is_linked = field("master_link_status:").is_none_or(|status| status == "up");
+                is_linked.then(|| field("master_repl_offset:")).flatten()
+            };
+            let (there, here) = (offset(primary).await, offset(self).await);
+            if there.is_some() && there == here {
+                Ok(())
+            } else {
+                Err(format!("{here:?} of {there:?}"))
+            }
+        })
+        .await;
+    }
+
+    /// Dies and comes back with its data at the address of another server, which has died.
+    pub(super) async fn take_over(&mut self, dead: &Self) {
+        self.text(&["REPLICAOF", "NO", "ONE"]).await;
+        self.program.kill();
+        self.port = dead.port;
+        self.restart().await;
+    }
+
     async fn ready(&mut self) {
         let process = format!("process_id:{}\r\n", self.program.id());
         let name = self.name.clone();

@@ -274,6 +274,17 @@ impl TestClient {
         self.closed.expect("the gateway closes this client")
     }
 
+    /// Comes back with what it held, and says so; the tree is as it was until the answer.
+    pub fn returns(mut self, gateway: &TestGateway) -> (Self, u64) {
+        self.leave();
+        let claims = self.tree.claims();
+        let mut back = gateway.join(self.user.clone().resuming());
+        back.tree = std::mem::take(&mut self.tree);
+        back.log = std::mem::take(&mut self.log);
+        let call = back.ask("resume", claims);
+        (back, call)
+    }
+
     /// Leaves by itself.
     pub fn leave(&mut self) {
         self.say = None;

@@ -110,6 +110,7 @@ pub struct User {
     pub teams: Vec<String>,
     pub session: String,
     pub outbox_bytes: usize,
+    pub resumes: bool,
 }
 
 /// A user in no team, with one session.
@@ -119,6 +120,7 @@ pub fn user(name: &str) -> User {
         teams: Vec::new(),
         session: format!("session-of-{name}"),
         outbox_bytes: 1 << 20,
+        resumes: false,
     }
 }
 
@@ -130,6 +132,12 @@ impl User {
 
     pub fn in_session(mut self, session: &str) -> Self {
         self.session = session.to_owned();
+        self
+    }
+
+    /// Says `resume=1` when it connects.
+    pub fn resuming(mut self) -> Self {
+        self.resumes = true;
         self
     }
 
@@ -233,7 +241,7 @@ impl TestGateway {
             inbound,
             outbox,
             protocol: Protocol::Eio4,
-            resume: false,
+            resume: user.resumes,
         });
         TestClient::new(user, mailbox, say)
     }

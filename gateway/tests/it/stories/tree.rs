@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gateway::snapshot::attrs_json;
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use sha1::{Digest, Sha1};
 
 /// What a client holds.
@@ -131,7 +131,7 @@ impl Tree {
             match reset.collection {
                 // It answers a subscription that is still there.
                 Some(collection) => drop(self.flat.insert(reset.feed, collection)),
-                None => drop(self.flat.remove(&reset.feed)),
+                None => self.forget(&reset.feed),
             }
             return;
         };
@@ -148,6 +148,43 @@ impl Tree {
         self.each(&feed, &mut |collection| {
             collection.models.iter_mut().filter(|model| model.id == id).for_each(place);
         });
+    }
+
+    /// Drops a feed wherever it is held.
+    fn forget(&mut self, feed: &str) {
+        fn below(model: &mut Model, feed: &str) {
+            model.collections.retain(|_, nested| nested.id != feed);
+            let nested = model.collections.values_mut();
+            nested.flat_map(|nested| &mut nested.models).for_each(|model| below(model, feed));
+        }
+        self.flat.remove(feed);
+        let models = self.teams.models.iter_mut().chain(&mut self.me);
+        models.for_each(|model| below(model, feed));
+    }
+
+    /// Returns what a client that returns says it holds.
+    pub fn claims(&self) -> Value {
+        fn lone<'a>(models: impl IntoIterator<Item = &'a Model>) -> Value {
+            models.into_iter().map(|model| (model.id.clone(), json!(model.v))).collect()
+        }
+        fn below(model: &Model, feeds: &mut serde_json::Map<String, Value>) {
+            for nested in model.collections.values() {
+                feeds.insert(nested.id.clone(), json!(nested.v));
+                nested.models.iter().for_each(|model| below(model, feeds));
+            }
+        }
+        let mut feeds = serde_json::Map::new();
+        let models = self.teams.models.iter().chain(&self.me);
+        models.for_each(|model| below(model, &mut feeds));
+        feeds.extend(self.flat.values().map(|flat| (flat.id.clone(), json!(flat.v))));
+        if !self.user.is_empty() {
+            feeds.insert(self.teams.id.clone(), lone(&self.teams.models));
+            feeds.insert(
+                ME.to_owned(),
+                json!({ &self.user: self.me.as_ref().and_then(|me| me.v.clone()) }),
+            );
+        }
+        json!({ "feeds": feeds })
     }
 
     fn event(&mut self, name: &str, event: Event) {

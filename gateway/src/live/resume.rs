@@ -1,0 +1,399 @@
+//! What a client that returns lacks of what it may see, and nothing else.
+//!
+//! The client says which version of each feed it holds. A feed that is in that version is
+//! not spoken of; one whose mirror remembers the version is told by the events since; any
+//! other is sent anew. The answers, the client's entry among the listeners and the ack are
+//! one step of the live task, so that no event of the feeds comes between them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    client::owners,
+    state::State,
+    view::{Owner, PlaceId, TEAMS, View},
+    waiting::What,
+};
+use crate::{
+    hub::{ClientId, Room, frame::Frame},
+    identity::{Identity, TeamId},
+    metrics::{self, Resumed},
+    mirror::{Event, Version, keeper::Keeper},
+    outbox::Outbox,
+    protocol::Claims,
+    snapshot,
+    tree::{Tree, USER},
+};
+
+/// A `resume` that waits for what it is to be answered with.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) claims: Claims,
+    /// Which call is answered with how many feeds came without and with a `reset`.
+    pub(super) call: Option<u64>,
+    /// Which feeds the client hears by their names from now on.
+    pub(super) reply: oneshot::Sender<Vec<String>>,
+}
+
+/// One step of the answer, in the order in which the client takes them.
+#[derive(Debug)]
+enum Step {
+    /// The events that the client missed of a feed.
+    Events(Arc<str>, Vec<Event>),
+    /// The collection at a place anew.
+    Reset(Owner, PlaceId),
+}
+
+/// What is said of one feed.
+enum Answer<'keeper> {
+    Nothing,
+    Events(Vec<&'keeper Event>),
+    Anew,
+}
+
+impl State {
+    /// Takes a `resume` in; it is answered when everything that it is about is known.
+    ///
+    /// `most` is how many feeds more the client may hear by their names.
+    pub(super) fn resume(&mut self, id: ClientId, mut asked: Asked, most: usize) {
+        let Some(client) = self.clients.get(&id) else { return };
+        let identity = client.identity.clone();
+        if names_another(&self.tree, &asked.claims, &identity) {
+            asked.claims = Claims::default();
+        }
+        let is_wanted = |name: &str| {
+            self.allow.may(&identity, name)
+                && self.tree.place(name).is_none_or(|place| !place.root.is_of(&identity))
+        };
+        let names = asked.claims.0.keys().filter(|name| asked.claims.feed(name).is_some());
+        let wanted: Vec<Arc<str>> = names
+            .filter(|name| is_wanted(name))
+            .map(|name| Arc::from(name.as_str()))
+            .take(most)
+            .collect();
+        for feed in &wanted {
+            self.want_by_name(id, feed);
+        }
+        self.wait(id, What::Resume(asked));
+    }
+
+    /// Answers a `resume`, lets the client hear its rooms and acks, in one step.
+    pub(super) fn tell_resume(&mut self, id: ClientId, asked: Asked, since: Instant) {
+        let Asked { claims, call, reply } = asked;
+        let client = &self.clients[&id];
+        let (identity, outbox) = (client.identity.clone(), client.outbox.clone());
+        let subscribed = client.subscribed.clone();
+        let (resumed, reset) = if claims.is_empty() {
+            self.tell_initial(id, since);
+            metrics::resumed(Resumed::Initial);
+            (0, 0)
+        } else {
+            let tally = self.tell_lacking(&identity, &outbox, &claims, &subscribed);
+            self.enter(id, &identity);
+            metrics::resumed(if tally.1 == 0 { Resumed::Resumed } else { Resumed::Reset });
+            tally
+        };
+        if !claims.is_empty() {
+            for feed in &subscribed {
+                self.hear_by_name(id, feed);
+            }
+        }
+        if let Some(call) = call {
+            let json = format!(r#"{{"code":200,"resumed":{resumed},"reset":{reset}}}"#);
+            metrics::call(200);
+            // A client that is gone wants no answer.
+            let _ = outbox.ack(call, Frame::event("ack", json));
+        }
+        // Whoever asked may be gone.
+        let _ = reply.send(subscribed.iter().map(ToString::to_string).collect());
+    }
+
+    /// Tells a client what it lacks, parents first; returns how many feeds were answered
+    /// without and with a `reset`.
+    fn tell_lacking(
+        &mut self,
+        identity: &Identity,
+        outbox: &Outbox,
+        claims: &Claims,
+        subscribed: &[Arc<str>],
+    ) -> (usize, usize) {
+        let tree = self.tree.clone();
+        let teams = lone_items(claims, teams_name(&tree), TEAMS);
+        let is_new = |team: &&TeamId| !teams.contains_key(team.as_str());
+        let new_teams: HashSet<TeamId> = identity.teams.iter().filter(is_new).cloned().collect();
+        let mut plan = Plan::new(&self.keeper, &self.views, claims, &new_teams);
+        plan.make(identity);
+        let Plan { steps, kept, anew, seen, .. } = plan;
+
+        // What is gone goes first, so that nothing of a lost team follows its `retract`.
+        let lone = [teams_name(&tree), TEAMS, user_name(&tree), USER];
+        let is_lone = |name: &str| claims.items(name).is_some() && lone.contains(&name);
+        let is_seen =
+            |name: &str| seen.contains(name) || subscribed.iter().any(|own| **own == *name);
+        let gone = claims.0.keys().filter(|name| !is_lone(name) && !is_seen(name));
+        let gone: Vec<_> = gone.map(|name| snapshot::reset_json(name, None, None)).collect();
+        let mut resumed = kept.iter().filter(|feed| claims.feed(feed).is_some()).count();
+        let mut reset = anew.len() + gone.len();
+        for json in gone {
+            offer_reset(outbox, &Frame::snapshot("reset", json));
+        }
+        self.tell_models(identity, outbox, &teams, &lone_items(claims, user_name(&tree), USER));
+        for step in steps {
+            match step {
+                Step::Events(feed, events) => tell_events(outbox, &feed, events.iter()),
+                Step::Reset(owner, place) => {
+                    let view = self.views.get_mut(&owner).expect("a client's views are there");
+                    offer_reset(outbox, &view.reset_frame(place, &self.keeper));
+                }
+            }
+        }
+        for feed in subscribed {
+            match answer(&self.keeper, claims, feed) {
+                Answer::Nothing => resumed += 1,
+                Answer::Events(events) => {
+                    tell_events(outbox, feed, events.into_iter());
+                    resumed += 1;
+                }
+                Answer::Anew => {
+                    let json = snapshot::reset_json(feed, None, Some(&self.collection(feed)));
+                    offer_reset(outbox, &Frame::snapshot("reset", json));
+                    reset += 1;
+                }
+            }
+        }
+        (resumed, reset)
+    }
+
+    /// Tells which teams are gone, which are new, and who has other attributes.
+    fn tell_models(
+        &mut self,
+        identity: &Identity,
+        outbox: &Outbox,
+        teams: &HashMap<&str, Option<Version>>,
+        user: &HashMap<&str, Option<Version>>,
+    ) {
+        let tree = self.tree.clone();
+        let one_feed = teams_name(&tree) == user_name(&tree);
+        for id in teams.keys().filter(|id| !identity.is_in(id)) {
+            let is_me = one_feed && **id == *identity.user.as_str();
+            if !is_me {
+                offer(outbox, "retract", snapshot::gone_json(teams_name(&tree), id));
+            }
+        }
+        for owner in owners(identity) {
+            self.told(&owner);
+            let view = self.views.get_mut(&owner).expect("a client's views are there");
+            let held = match &owner {
+                Owner::Team(_) => teams.get(owner.id()),
+                Owner::User(_) if tree.user.is_none() => continue,
+                Owner::User(_) => user.get(owner.id()),
+            };
+            let (item, v) = view.attrs_item(&self.keeper);
+            let told = match (&owner, held) {
+                (Owner::Team(_), None) => "publish",
+                // What cannot be read now counts as unchanged, and is told once it can.
+                _ if !view.attrs_known => {
+                    view.attrs_held = true;
+                    continue;
+                }
+                (_, Some(Some(held))) if *held == v => continue,
+                _ => "change",
+            };
+            offer(outbox, told, snapshot::item_event_json(&view.attrs, owner.id(), item, v));
+        }
+    }
+
+    /// Lets a client hear the rooms of its views.
+    pub(super) fn enter(&mut self, id: ClientId, identity: &Identity) {
+        let client = self.clients.get_mut(&id).expect("the caller looked");
+        client.joined = true;
+        client.teams = identity.teams.clone();
+        let outbox = client.outbox.clone();
+        for owner in owners(identity) {
+            self.hub.join(owner.room(), id, outbox.clone());
+        }
+        self.waiting.happened(&super::waiting::Until::Joined(id));
+    }
+
+    /// Lets a client hear a feed by its name, as soon as it can be read.
+    pub(super) fn hear_by_name(&mut self, id: ClientId, feed: &Arc<str>) {
+        let room = Room::Feed(feed.clone());
+        if self.keeper.mirror(feed).is_none() {
+            let untold = self.untold.entry(feed.clone()).or_default();
+            if !untold.contains(&id) {
+                untold.push(id);
+            }
+        } else if !self.hub.contains(&room, id) {
+            self.hub.join(room, id, self.clients[&id].outbox.clone());
+        }
+    }
+}
+
+/// Which feeds of a client's views are told how.
+struct Plan<'a> {
+    keeper: &'a Keeper,
+    views: &'a HashMap<Owner, View>,
+    claims: &'a Claims,
+    new_teams: &'a HashSet<TeamId>,
+    /// Feeds that are sent anew wherever they hang: part of one `reset` at least.
+    forced: HashSet<Arc<str>>,
+    steps: Vec<Step>,
+    /// Feeds answered without a `reset`.
+    kept: HashSet<Arc<str>>,
+    /// Feeds answered with a `reset` of their own.
+    anew: HashSet<Arc<str>>,
+    /// Every feed of the views.
+    seen: HashSet<Arc<str>>,
+    /// Feeds that are part of a `reset`, their own or one above.
+    covered: HashSet<Arc<str>>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(
+        keeper: &'a Keeper,
+        views: &'a HashMap<Owner, View>,
+        claims: &'a Claims,
+        new_teams: &'a HashSet<TeamId>,
+    ) -> Self {
+        Self {
+            keeper,
+            views,
+            claims,
+            new_teams,
+            forced: HashSet::new(),
+            steps: Vec::new(),
+            kept: HashSet::new(),
+            anew: HashSet::new(),
+            seen: HashSet::new(),
+            covered: HashSet::new(),
+        }
+    }
+
+    /// Goes through the views of an identity.
+    ///
+    /// A feed may hang in several places. Events since a version would spoil a place that
+    /// was sent anew, so a feed that is part of any `reset` is sent anew at each place.
+    fn make(&mut self, identity: &Identity) {
+        loop {
+            for owner in owners(identity) {
+                let is_new = matches!(&owner, Owner::Team(team) if self.new_teams.contains(team));
+                let view = &self.views[&owner];
+                for place in view.top() {
+                    match is_new {
+                        true => self.reset(&owner, view, *place),
+                        false => self.walk(&owner, view, *place),
+                    }
+                }
+            }
+            let spoilt: Vec<_> = self.covered.intersection(&self.kept).cloned().collect();
+            if spoilt.is_empty() {
+                return;
+            }
+            let forced = self.forced.drain().chain(spoilt).collect();
+            *self = Self::new(self.keeper, self.views, self.claims, self.new_teams);
+            self.forced = forced;
+        }
+    }
+
+    fn walk(&mut self, owner: &Owner, view: &View, place: PlaceId) {
+        let feed = view.feed(place);
+        let answer = match self.forced.contains(feed) {
+            true => Answer::Anew,
+            false => answer(self.keeper, self.claims, feed),
+        };
+        let mut published = HashSet::new();
+        match answer {
+            Answer::Anew => return self.reset(owner, view, place),
+            Answer::Nothing => drop(self.kept.insert(feed.clone())),
+            Answer::Events(events) => {
+                let ids = events.iter().filter_map(|event| event.published());
+                published = ids.map(str::to_owned).collect();
+                if self.kept.insert(feed.clone()) {
+                    let events = events.into_iter().cloned().collect();
+                    self.steps.push(Step::Events(feed.clone(), events));
+                }
+            }
+        }
+        self.seen.insert(feed.clone());
+        for (id, nested) in view.nested(place) {
+            for child in nested {
+                // The client dropped what it held below an item when that was published.
+                match published.contains(id) {
+                    true => self.reset(owner, view, *child),
+                    false => self.walk(owner, view, *child),
+                }
+            }
+        }
+    }
+
+    fn reset(&mut self, owner: &Owner, view: &View, place: PlaceId) {
+        self.steps.push(Step::Reset(owner.clone(), place));
+        self.anew.insert(view.feed(place).clone());
+        self.cover(view, place);
+    }
+
+    fn cover(&mut self, view: &View, place: PlaceId) {
+        self.covered.insert(view.feed(place).clone());
+        self.seen.insert(view.feed(place).clone());
+        for child in view.nested(place).flat_map(|(_, nested)| nested) {
+            self.cover(view, *child);
+        }
+    }
+}
+
+/// Returns what a client that holds this is told of a feed.
+fn answer<'keeper>(keeper: &'keeper Keeper, claims: &Claims, feed: &str) -> Answer<'keeper> {
+    // What cannot be read now counts as unchanged, and follows once it can.
+    let Some(mirror) = keeper.mirror(feed) else { return Answer::Nothing };
+    let since = claims.feed(feed).flatten().and_then(|v| mirror.since(v));
+    match since {
+        None => Answer::Anew,
+        Some(events) if events.len() == 0 => Answer::Nothing,
+        Some(events) => Answer::Events(events.collect()),
+    }
+}
+
+fn tell_events<'a>(outbox: &Outbox, feed: &str, events: impl Iterator<Item = &'a Event>) {
+    for event in events {
+        let (name, json) = snapshot::event_json(feed, event);
+        offer(outbox, name, json);
+    }
+}
+
+fn offer(outbox: &Outbox, name: &'static str, json: String) {
+    let delivered = outbox.offer(&Frame::event(name, json)).is_ok();
+    metrics::events_delivered(name, u64::from(delivered));
+}
+
+fn offer_reset(outbox: &Outbox, frame: &Frame) {
+    metrics::events_delivered("reset", u64::from(outbox.offer(frame).is_ok()));
+}
+
+/// Tells whether a client holds what another user was shown.
+fn names_another(tree: &Tree, claims: &Claims, identity: &Identity) -> bool {
+    let held = lone_items(claims, user_name(tree), USER);
+    !held.is_empty() && !held.contains_key(identity.user.as_str())
+}
+
+/// Returns the lone items that are claimed under the name of their feed, or the common one.
+fn lone_items<'a>(
+    claims: &'a Claims,
+    name: &str,
+    common: &str,
+) -> HashMap<&'a str, Option<Version>> {
+    let named = [name, common].into_iter().filter_map(|name| claims.items(name));
+    named.flatten().map(|(id, v)| (id.as_str(), *v)).collect()
+}
+
+fn teams_name(tree: &Tree) -> &str {
+    tree.team.as_ref().and_then(|branch| branch.attrs.as_deref()).unwrap_or(TEAMS)
+}
+
+fn user_name(tree: &Tree) -> &str {
+    tree.user.as_ref().and_then(|branch| branch.attrs.as_deref()).unwrap_or(USER)
+}
