@@ -11,7 +11,9 @@
 pub mod board;
 pub mod cluster;
 pub mod cookies;
+pub mod drops;
 pub mod flags;
+pub mod follower;
 pub mod latency;
 pub mod light;
 pub mod progress;
@@ -20,6 +22,7 @@ pub mod receipts;
 pub mod runner;
 pub mod sample;
 pub mod stamp;
+pub mod storm;
 pub mod summary;
 pub mod tree;
 pub mod user;
