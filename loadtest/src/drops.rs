@@ -15,6 +15,10 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use redis::cmd;
+use shard_router::{
+    feed::{FeedError, FeedType},
+    router::Router,
+};
 use tokio::{
     task::JoinSet,
     time::{sleep, sleep_until},
@@ -82,7 +86,7 @@ pub enum Failure {
     Cluster(#[from] ClusterError),
     /// A shard refused an item.
     #[error("an item was not published")]
-    Publish(#[from] shard_router::feed::FeedError),
+    Publish(#[from] FeedError),
     /// Not everybody got in.
     #[error("{0} clients got in of {1}; the first that did not: {2}")]
     Entry(u64, usize, String),
@@ -103,6 +107,9 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
         folder: plan.folder.clone(),
     })
     .await?;
+    let router = cluster.router();
+    // A feed that does not exist has no type, so its first item would have it read again.
+    router.create_feed(FEED, FeedType::Feed, None).await?;
     let tally = Arc::new(Tally::new(plan.seed));
     let clients = let_in(plan, &cluster, &tally).await?;
 
@@ -113,7 +120,7 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
     for (number, client) in clients.iter().enumerate() {
         cuts.spawn(cut(client.clone(), plan.clone(), number, stop.clone()));
     }
-    publish(plan, &cluster, &tally).await?;
+    publish(plan, &router, &tally).await?;
     let took = began.elapsed();
     stop.cancel();
     let mut cut = 0;
@@ -208,8 +215,7 @@ async fn cut(
     unreachable!("the numbers do not end")
 }
 
-async fn publish(plan: &Plan, cluster: &Cluster, tally: &Tally) -> Result<(), Failure> {
-    let router = cluster.router();
+async fn publish(plan: &Plan, router: &Router, tally: &Tally) -> Result<(), Failure> {
     let began = Instant::now();
     for number in 0..plan.items {
         let due = began + Duration::from_secs_f64(number as f64 / plan.rate);

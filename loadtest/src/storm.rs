@@ -2,7 +2,7 @@
 //!
 //! Redis itself counts how often it is read. Every feed here holds something, and a script that
 //! reads a whole feed of up to a thousand items runs `HMGET` once: so there must be as many as
-//! there are feeds, however many clients ask for each.
+//! there are feeds, however many clients ask for each. `ZSCORE` likewise for each lone item.
 
 mod report;
 mod world;

@@ -9,6 +9,8 @@ use crate::{follower::Counts, latency::Latency, sample::Sample};
 
 /// The command by which the items of a feed are read.
 const READ: &str = "hmget";
+/// The one by which it is found that a lone item is in its feed.
+const LOOK_UP: &str = "zscore";
 
 /// Everything that is known of a run.
 #[derive(Debug)]
@@ -36,15 +38,23 @@ impl Report {
         self.commands.get(READ).copied().unwrap_or(0)
     }
 
+    /// How often a lone item was read.
+    #[must_use]
+    pub fn lone_reads(&self) -> u64 {
+        self.commands.get(LOOK_UP).copied().unwrap_or(0)
+    }
+
     /// Says what is not as it was promised; nothing where all is well.
     #[must_use]
     pub fn shortcomings(&self) -> Vec<String> {
         let missing = self.plan.clients as u64 - self.back.min(self.plan.clients as u64);
         let (reads, feeds) = (self.reads(), self.feeds);
+        let (looks, lone) = (self.lone_reads(), self.lone);
         [
             (missing > 0, format!("{missing} clients did not come back")),
             (self.changed > 0, format!("{} clients hold something else", self.changed)),
             (reads != feeds as u64, format!("{reads} reads of {feeds} feeds")),
+            (looks != lone as u64, format!("{looks} reads of {lone} lone items")),
             (self.counts.repeats > 0, format!("{} events changed nothing", self.counts.repeats)),
             (!self.broken.is_empty(), format!("not the protocol: {}", self.broken.concat())),
         ]
@@ -63,7 +73,7 @@ impl Report {
             "changed": self.changed, "broken": self.broken,
             "initials": self.counts.initials, "resumed_connections": self.counts.resumes,
             "resumed_feeds": self.counts.resumed, "reset_feeds": self.counts.reset,
-            "reads": self.reads(), "commands": self.commands,
+            "reads": self.reads(), "lone_reads": self.lone_reads(), "commands": self.commands,
             "gateway": {
                 "cpu_seconds": self.gateway.cpu.as_secs_f64(), "rss": self.gateway.rss,
             },
@@ -97,9 +107,10 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             out,
-            "reads     {} of {} feeds, and {} lone items, by Redis's own count",
+            "reads     {} of {} feeds, {} of {} lone items, by Redis's own count",
             self.reads(),
             self.feeds,
+            self.lone_reads(),
             self.lone
         )?;
         let commands: Vec<String> = self
