@@ -11,6 +11,9 @@ use crate::{
 /// What a `resume` may be long: a gateway takes 64 KiB in a message.
 const RESUME: usize = 60 << 10;
 
+/// How much of an event is quoted.
+const QUOTE: usize = 200;
+
 /// A client's tree, and its account.
 #[derive(Debug)]
 pub struct Follower {
@@ -20,6 +23,8 @@ pub struct Follower {
     pub counts: Counts,
     /// The first thing that came and that no server may send.
     pub broken: Option<String>,
+    /// The first event that left the tree as it was.
+    pub repeat: Option<String>,
 }
 
 /// What was done to a tree.
@@ -65,7 +70,7 @@ impl Follower {
     /// Begins with nothing; the user's own model will answer to this feed.
     #[must_use]
     pub fn new(user_feed: &str) -> Self {
-        Self { tree: Tree::new(user_feed), counts: Counts::default(), broken: None }
+        Self { tree: Tree::new(user_feed), counts: Counts::default(), broken: None, repeat: None }
     }
 
     fn answered(&mut self, event: &str, answer: &Answer<'_>) -> Result<(), String> {
@@ -98,13 +103,14 @@ impl Listener for Follower {
         match self.tree.apply(name, argument) {
             Ok(Effect::Changed) if name == "initial" => self.counts.initials += 1,
             // A `reset` may bring what is held: its feed's version was forgotten.
-            Ok(effect) if effect.is_repeat() && name != "reset" => self.counts.repeats += 1,
+            Ok(effect) if effect.is_repeat() && name != "reset" => {
+                self.counts.repeats += 1;
+                self.repeat.get_or_insert_with(|| quoted(name, argument));
+            }
             Ok(Effect::NoFeed) => self.counts.strays += 1,
             Ok(_) => {}
             Err(broken) => {
-                self.broken.get_or_insert_with(|| {
-                    format!("{name} {}: {broken}", argument.chars().take(200).collect::<String>())
-                });
+                self.broken.get_or_insert_with(|| format!("{}: {broken}", quoted(name, argument)));
             }
         }
     }
@@ -115,6 +121,10 @@ impl Listener for Follower {
             self.broken.get_or_insert_with(|| format!("{event} {argument}: {broken}"));
         }
     }
+}
+
+fn quoted(name: &str, argument: &str) -> String {
+    format!("{name} {}", argument.chars().take(QUOTE).collect::<String>())
 }
 
 #[cfg(test)]
@@ -146,6 +156,7 @@ mod tests {
             Counts { initials: 1, resumes: 1, resumed: 3, reset: 1, repeats: 1, strays: 1 }
         );
         assert_eq!(follower.broken, None);
+        assert_eq!(follower.repeat, Some(format!("publish {publish}")));
         follower.answer("resume", "", r#"{"code":409}"#);
         assert!(follower.broken.is_some());
     }

@@ -24,7 +24,7 @@ pub use self::report::Report;
 use self::world::World;
 use crate::{
     cluster::{self, Cluster, ClusterError},
-    follower::Follower,
+    follower::{Counts, Follower},
     latency::Latency,
     light::{self, Client, Listener, Options},
     sample::Sample,
@@ -35,6 +35,10 @@ use crate::{
 const CONFIG: &str = "[mirror]\nverify_every = \"1h\"\n";
 /// How often a state is looked for.
 const LOOK: Duration = Duration::from_millis(50);
+/// The same where it means to look at every client.
+const LOOK_AT_ALL: Duration = Duration::from_millis(500);
+/// How long nothing more may come that is counted.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long everybody may take to get in, beyond the ramp.
 const ENTRY: Duration = Duration::from_secs(60);
 
@@ -99,16 +103,28 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
     let began = Instant::now();
     let back = wait(&tally, plan.clients, plan.patience).await;
     let took = began.elapsed();
-    let commands = difference(&counted, &commands(&cluster).await?);
+    // Who cannot be told in time is told later.
+    let (commands, changed) = loop {
+        let commands = difference(&counted, &commands(&cluster).await?);
+        let is_other = |(client, before): &(&Client<Back>, &String)| shown(client) != **before;
+        let changed = clients.iter().zip(&before).filter(is_other).count() as u64;
+        let is_read = report::reads(&commands) >= world.feeds() as u64;
+        if is_read && changed == 0 || began.elapsed() > plan.patience {
+            break (commands, changed);
+        }
+        sleep(LOOK_AT_ALL).await;
+    };
+    let settled = began.elapsed();
+    // Whatever comes twice would come now.
+    sleep(QUIET).await;
 
-    let mut counts = crate::follower::Counts::default();
-    let mut changed = 0;
-    let mut broken = Vec::new();
-    for (client, before) in clients.iter().zip(&before) {
-        changed += u64::from(shown(client) != *before);
+    let mut counts = Counts::default();
+    let (mut broken, mut repeat) = (Vec::new(), None);
+    for client in &clients {
         let back = client.listener();
         counts += back.follower.counts;
         broken.extend(back.follower.broken.clone());
+        repeat = repeat.or_else(|| back.follower.repeat.clone());
     }
     Ok(Report {
         plan: plan.clone(),
@@ -116,9 +132,11 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
         lone: world.lone(),
         back,
         took,
+        settled,
         each: tally.times(),
         changed,
         broken,
+        repeat,
         counts,
         commands,
         gateway: gateway.process().id().and_then(|id| Sample::of(&[id])).unwrap_or_default(),

@@ -48,6 +48,7 @@ pub(super) struct Sum {
     counts: Counts,
     lost: BTreeMap<String, u64>,
     broken: Vec<String>,
+    repeat: Option<String>,
 }
 
 impl Sum {
@@ -71,6 +72,9 @@ impl Sum {
             *self.lost.entry(lost.to_string()).or_default() += 1;
         }
         self.broken.extend(notes.follower.broken.clone());
+        if self.repeat.is_none() {
+            self.repeat.clone_from(&notes.follower.repeat);
+        }
     }
 }
 
@@ -122,6 +126,11 @@ pub(super) fn outcomes(metrics: &[HashMap<String, f64>]) -> BTreeMap<String, f64
     outcomes
 }
 
+/// Says how many events changed nothing, and quotes one.
+fn repeats(count: u64, first: Option<&str>) -> String {
+    format!("{count} events changed nothing, such as {}", first.unwrap_or_default())
+}
+
 impl Report {
     /// Pairs of a client and an item that should be.
     fn pairs(&self) -> u64 {
@@ -137,12 +146,12 @@ impl Report {
     /// Says what is not as it was promised; nothing where all is well.
     #[must_use]
     pub fn shortcomings(&self) -> Vec<String> {
-        let Sum { delivered, wrong, counts, broken, .. } = &self.sum;
+        let Sum { delivered, wrong, counts, broken, repeat, .. } = &self.sum;
         let missing = self.pairs() - delivered;
         [
             (missing > 0, format!("{missing} items are missing")),
             (*wrong > 0, format!("{wrong} items are shown that are not in Redis")),
-            (counts.repeats > 0, format!("{} events changed nothing", counts.repeats)),
+            (counts.repeats > 0, repeats(counts.repeats, repeat.as_deref())),
             (counts.strays > 0, format!("{} events of feeds that are not held", counts.strays)),
             (!broken.is_empty(), format!("not the protocol: {}", broken.concat())),
         ]
@@ -154,8 +163,18 @@ impl Report {
     /// Returns the figures for programs.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let Sum { clients, delivered, wrong, twice, disordered, again, counts, lost, broken } =
-            &self.sum;
+        let Sum {
+            clients,
+            delivered,
+            wrong,
+            twice,
+            disordered,
+            again,
+            counts,
+            lost,
+            broken,
+            repeat,
+        } = &self.sum;
         let used = self.machine.map(|machine| {
             json!({
                 "seconds": machine.took.as_secs_f64(),
@@ -176,7 +195,7 @@ impl Report {
             "settled_seconds": self.settled.as_secs_f64(),
             "initials": counts.initials, "resumed_connections": counts.resumes,
             "resumed_feeds": counts.resumed, "reset_feeds": counts.reset,
-            "lost": lost, "broken": broken,
+            "lost": lost, "broken": broken, "repeat": repeat,
             "gateway_resumes_total": self.resumes, "servers": used,
             "tester": { "cpu_seconds": self.tester.cpu.as_secs_f64(), "rss": self.tester.rss },
         })

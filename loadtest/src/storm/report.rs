@@ -22,20 +22,28 @@ pub struct Report {
     pub(super) lone: usize,
     pub(super) back: u64,
     pub(super) took: Duration,
+    /// Until all held what they had held, and every feed was read.
+    pub(super) settled: Duration,
     pub(super) each: Latency,
     /// Clients that hold something else than before.
     pub(super) changed: u64,
     pub(super) broken: Vec<String>,
+    pub(super) repeat: Option<String>,
     pub(super) counts: Counts,
     pub(super) commands: BTreeMap<String, u64>,
     pub(super) gateway: Sample,
+}
+
+/// How often a feed was read, by the commands that ran.
+pub(super) fn reads(commands: &BTreeMap<String, u64>) -> u64 {
+    commands.get(READ).copied().unwrap_or(0)
 }
 
 impl Report {
     /// How often a feed was read.
     #[must_use]
     pub fn reads(&self) -> u64 {
-        self.commands.get(READ).copied().unwrap_or(0)
+        reads(&self.commands)
     }
 
     /// How often a lone item was read.
@@ -55,12 +63,17 @@ impl Report {
             (self.changed > 0, format!("{} clients hold something else", self.changed)),
             (reads != feeds as u64, format!("{reads} reads of {feeds} feeds")),
             (looks != lone as u64, format!("{looks} reads of {lone} lone items")),
-            (self.counts.repeats > 0, format!("{} events changed nothing", self.counts.repeats)),
+            (self.counts.repeats > 0, self.repeats()),
             (!self.broken.is_empty(), format!("not the protocol: {}", self.broken.concat())),
         ]
         .into_iter()
         .filter_map(|(is_so, text)| is_so.then_some(text))
         .collect()
+    }
+
+    fn repeats(&self) -> String {
+        let first = self.repeat.as_deref().unwrap_or_default();
+        format!("{} events changed nothing, such as {first}", self.counts.repeats)
     }
 
     /// Returns the figures for programs.
@@ -69,8 +82,9 @@ impl Report {
         json!({
             "clients": self.plan.clients, "members": self.plan.members,
             "resumes": self.plan.resumes, "feeds": self.feeds, "lone_items": self.lone,
-            "back": self.back, "seconds": self.took.as_secs_f64(), "each": self.each.to_json(),
-            "changed": self.changed, "broken": self.broken,
+            "back": self.back, "seconds": self.took.as_secs_f64(),
+            "settled_seconds": self.settled.as_secs_f64(), "each": self.each.to_json(),
+            "changed": self.changed, "broken": self.broken, "repeat": self.repeat,
             "initials": self.counts.initials, "resumed_connections": self.counts.resumes,
             "resumed_feeds": self.counts.resumed, "reset_feeds": self.counts.reset,
             "reads": self.reads(), "lone_reads": self.lone_reads(), "commands": self.commands,
@@ -102,8 +116,12 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             out,
-            "          {} initial in all, {} resumed: {} feeds went on, {} were reset",
-            counts.initials, counts.resumes, counts.resumed, counts.reset
+            "          looked at until {:.2} s; {} initial in all, {} resumed: {} feeds went on, {} were reset",
+            self.settled.as_secs_f64(),
+            counts.initials,
+            counts.resumes,
+            counts.resumed,
+            counts.reset
         )?;
         writeln!(
             out,
