@@ -8,10 +8,10 @@ CLIENTS := gateway/tests/js/node_modules/.package-lock.json
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check drops storm bundle clean
+.PHONY: help run test check drops storm slow-readers bundle clean
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Start the demo board, or with CONFIG=path a gateway of your own
 	@$(NEED) cc cargo node npm
@@ -47,6 +47,12 @@ storm: ## Kill a gateway under N clients, and count how often each feed is read
 	@$(MAKE) --no-print-directory bundle
 	$(CARGO) build --release --bin gateway --bin storm
 	target/release/storm --clients $(or $(N),5000) $(ARGS)
+
+slow-readers: ## Measure whether fast clients notice slow ones; ARGS='--fast 500' and the like
+	@$(NEED) cc cargo node npm
+	@$(MAKE) --no-print-directory bundle
+	@$(CARGO) build --release --bin gateway
+	@$(CARGO) run --release --package loadtest --example slow_readers -- $(ARGS)
 
 bundle: $(BUNDLE) ## Fetch the browser bundles that the gateway serves
 
