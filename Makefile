@@ -8,7 +8,7 @@ CLIENTS := gateway/tests/js/node_modules/.package-lock.json
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check slow-readers bundle clean
+.PHONY: help run test check drops storm slow-readers bundle clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,18 @@ check: ## Formatting and lints
 	@$(MAKE) --no-print-directory bundle
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+drops: ## Cut N clients again and again for SECONDS, and say what each one missed
+	@$(NEED) cc cargo node npm redis-server
+	@$(MAKE) --no-print-directory bundle
+	$(CARGO) build --release --bin gateway --bin drops
+	target/release/drops --clients $(or $(N),1000) --seconds $(or $(SECONDS),60) $(ARGS)
+
+storm: ## Kill a gateway under N clients, and count how often each feed is read
+	@$(NEED) cc cargo node npm redis-server
+	@$(MAKE) --no-print-directory bundle
+	$(CARGO) build --release --bin gateway --bin storm
+	target/release/storm --clients $(or $(N),5000) $(ARGS)
 
 slow-readers: ## Measure whether fast clients notice slow ones; ARGS='--fast 500' and the like
 	@$(NEED) cc cargo node npm

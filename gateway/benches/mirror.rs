@@ -16,7 +16,7 @@ const EVENTS: usize = 2_000_000;
 
 fn main() {
     // Each kind in a process of its own, as what one leaves in memory serves the next.
-    match std::env::args().last().as_deref() {
+    match std::env::args().next_back().as_deref() {
         Some("plain") => measure(Kind::Plain),
         Some("sorted") => measure(Kind::Sorted),
         _ => {
@@ -44,7 +44,7 @@ fn measure(kind: Kind) {
     );
     println!("  filling   {} ns an item", nanos(took, items));
 
-    let notices: Vec<Notice> = (0..EVENTS).map(|number| edit(number)).collect();
+    let notices: Vec<Notice> = (0..EVENTS).map(edit).collect();
     let mut told = 0;
     let ((), took) = timed(|| {
         for (number, notice) in notices.iter().enumerate() {

@@ -1,19 +1,29 @@
 //! Many socket.io clients at once, and an honest account of what they saw.
 //!
 //! `flags` say what is wanted, `runner` lets [`user`]s in, holds them and lets a `publisher`
-//! speak to them; `summary` says what came of it. The rest is pure: `wire`, `stamp`,
-//! `receipts`, `sample`.
+//! speak to them; `summary` says what came of it.
+//!
+//! [`cluster`] starts and breaks real shards and gateways; [`light`] clients live through that,
+//! each with a [`tree`], its copy of all that it may see.
+//!
+//! The rest is pure: `wire`, `stamp`, `receipts`, `sample`.
 
 pub mod board;
+pub mod cluster;
 pub mod cookies;
+pub mod drops;
 pub mod flags;
+pub mod follower;
 pub mod latency;
+pub mod light;
 pub mod progress;
 pub mod publisher;
 pub mod receipts;
 pub mod runner;
 pub mod sample;
 pub mod stamp;
+pub mod storm;
 pub mod summary;
+pub mod tree;
 pub mod user;
 pub mod wire;

@@ -57,16 +57,24 @@ impl Receipts {
         Self { seen: Numbers::below(count), ..Self::default() }
     }
 
-    /// Notes one.
-    pub fn note(&mut self, number: usize) {
+    /// Notes one that came within a whole state, where it may come again; `true` where it is new.
+    pub fn note_state(&mut self, number: usize) -> bool {
+        let is_new = self.seen.insert(number);
+        self.last = self.last.max(Some(number));
+        is_new
+    }
+
+    /// Notes one; `true` where it is new.
+    pub fn note(&mut self, number: usize) -> bool {
         if !self.seen.insert(number) {
             self.twice += 1;
-            return;
+            return false;
         }
         if self.last.is_some_and(|last| number < last) {
             self.disordered += 1;
         }
         self.last = self.last.max(Some(number));
+        true
     }
 }
 
@@ -107,7 +115,9 @@ mod tests {
 
     fn receipts(numbers: &[usize]) -> Receipts {
         let mut receipts = Receipts::of(200);
-        numbers.iter().for_each(|&number| receipts.note(number));
+        for &number in numbers {
+            receipts.note(number);
+        }
         receipts
     }
 

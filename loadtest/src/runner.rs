@@ -146,7 +146,12 @@ pub async fn run(
     })
 }
 
-fn check_descriptors(connections: usize) -> Result<(), Failure> {
+/// Raises the number of descriptors as far as this many connections need it.
+///
+/// # Errors
+///
+/// Returns [`Failure::Descriptors`] when it may not be raised so far.
+pub fn check_descriptors(connections: usize) -> Result<(), Failure> {
     let needed = connections as u64 + SPARE_DESCRIPTORS;
     let granted = sample::raise_descriptors(needed);
     if granted >= needed {

@@ -35,6 +35,11 @@ impl Stamp {
     }
 }
 
+/// Finds all stamps in a text, as in a state that holds many items.
+pub fn find_all(text: &str) -> impl Iterator<Item = Stamp> {
+    text.match_indices(KEY).filter_map(|(at, _)| Stamp::find(&text[at..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +54,8 @@ mod tests {
         assert_eq!(Stamp::find(r#"["change",{"item":{"loadtest":"x"}}]"#), None);
         assert_eq!(Stamp::find(r#"["change",{"item":{"loadtest":"1.2.-3"}}]"#), None);
         assert_eq!(Stamp::find(""), None);
+        let other = Stamp { number: 4, ..stamp };
+        let state = format!(r#"[{},{{"loadtest":"x"}},{}]"#, item, other.item(0));
+        assert_eq!(find_all(&state).collect::<Vec<_>>(), [stamp, other]);
     }
 }

@@ -1,0 +1,113 @@
+//! Cuts the connections of many clients while a feed grows, and says what each one missed.
+//!
+//! Exit codes: 0 every client shows what Redis has and heard nothing twice, 1 not so, 2 usage,
+//! 3 this machine or the cluster does not do it.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::Parser;
+use loadtest::{
+    cluster::built_gateway,
+    drops::{self, Plan},
+    runner::check_descriptors,
+};
+
+const BROKEN: u8 = 1;
+const ENVIRONMENT: u8 = 3;
+
+/// What may stand on the command line.
+#[derive(Debug, Parser)]
+#[command(version, about = "Cuts clients again and again while a feed grows.")]
+struct Flags {
+    /// How many clients, half of them socket.io 1 and 2, half 3 and 4
+    #[arg(long, short = 'n', default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    clients: u32,
+    /// How many users they are; each client its own where this is not given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    users: Option<u32>,
+    /// How many clients begin per second
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    ramp: u32,
+    /// For how long items are published
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// How many items per second
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rate: u32,
+    /// Bytes of padding in each item
+    #[arg(long, default_value_t = 100)]
+    payload: u16,
+    /// From cut to cut of one client, in the mean
+    #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
+    every: Duration,
+    /// How long a client that was cut stays away
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    away: Duration,
+    /// How long at most everything may take to arrive once all is published
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    settle: Duration,
+    /// Clients that say nothing when they come back, and get `initial`
+    #[arg(long)]
+    no_resume: bool,
+    /// What chance is drawn from; printed with the figures
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The gateway's program; else the one beside this program
+    #[arg(long, value_name = "FILE")]
+    gateway: Option<PathBuf>,
+    /// Write the figures to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let flags = Flags::parse();
+    let json = flags.json.clone();
+    let report = tokio::select! {
+        report = run(flags) => report,
+        stopped = tokio::signal::ctrl_c() => Err(match stopped {
+            Ok(()) => anyhow::anyhow!("ended early"),
+            Err(error) => error.into(),
+        }),
+    };
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("drops: {error:#}");
+            return Ok(ExitCode::from(ENVIRONMENT));
+        }
+    };
+    print!("{report}");
+    if let Some(file) = json {
+        let text = serde_json::to_string_pretty(&report.to_json())?;
+        std::fs::write(&file, text + "\n")
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(if report.shortcomings().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BROKEN) })
+}
+
+async fn run(flags: Flags) -> anyhow::Result<drops::Report> {
+    check_descriptors(flags.clients as usize)?;
+    let gateway = match flags.gateway {
+        Some(file) => file,
+        None => built_gateway()?,
+    };
+    let plan = Plan {
+        clients: flags.clients as usize,
+        users: flags.users.unwrap_or(flags.clients) as usize,
+        ramp: flags.ramp.into(),
+        items: (flags.seconds * flags.rate) as usize,
+        rate: flags.rate.into(),
+        payload: flags.payload.into(),
+        every: flags.every,
+        away: flags.away,
+        settle: flags.settle,
+        resumes: !flags.no_resume,
+        seed: flags.seed,
+        gateway,
+        folder: std::env::temp_dir(),
+    };
+    Ok(drops::run(&plan).await?)
+}
