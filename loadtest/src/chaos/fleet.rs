@@ -147,19 +147,19 @@ impl Fleet {
         let length = seconds(&mut rng, 0.5, 13.0);
         stage.journal.note(format!("{what}: {} for {length:?}", some.len()));
         join_all(some.iter().map(|at| self.lights[*at].stop_reading())).await;
-        for at in &some {
-            self.light_watches[*at].pauses();
-        }
+        let nodes = || self.processes.iter().flat_map(|process| process.clients());
+        let watches = || {
+            let lights = some.iter().map(|at| &self.light_watches[*at]);
+            nodes().map(|client| &client.watch).chain(lights)
+        };
+        watches().for_each(Watch::pauses);
         let stalled = self.proxy.stall(SHARE, &mut rng);
         spell.last(length).await;
         drop(stalled);
-        for watch in self.processes.iter().flat_map(|process| process.clients()) {
-            watch.watch.paused(length);
+        for at in &some {
+            self.lights[*at].go_on_reading().await;
         }
-        for at in some {
-            self.lights[at].go_on_reading().await;
-            self.light_watches[at].paused(length);
-        }
+        watches().for_each(Watch::reads);
     }
 }
 

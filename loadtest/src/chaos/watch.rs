@@ -18,11 +18,8 @@ use super::{
 };
 use crate::tree::{Effect, Tree};
 
-/// After a client reads again, what it hears may be this much older than its pause.
+/// For so long after a client reads again it may hear what waited for it.
 const DRAINED: Duration = Duration::from_secs(3);
-
-/// Longer than any pause of a client.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The account of one client; clones share it.
 #[derive(Debug, Clone)]
@@ -45,8 +42,8 @@ struct State {
     left: HashSet<String>,
     /// Whether the last event left the tree as it was.
     was_repeat: bool,
-    /// How long it did not read, and when it began to again since, if it does.
-    pause: Option<(Duration, Option<Instant>)>,
+    /// Since when it did not read, and when it began to again, if it does.
+    pause: Option<(Instant, Option<Instant>)>,
 }
 
 /// What a client has heard.
@@ -151,12 +148,17 @@ impl Watch {
 
     /// Notes that it does not read from now on.
     pub fn pauses(&self) {
-        self.state().pause = Some((LONGEST_PAUSE, None));
+        let mut state = self.state();
+        // Of pauses that overlap the first counts.
+        let began = state.pause.filter(|(_, end)| end.is_none_or(|end| end.elapsed() < DRAINED));
+        state.pause = Some((began.map_or_else(Instant::now, |(began, _)| began), None));
     }
 
-    /// Notes that it did not read for so long, until now.
-    pub fn paused(&self, length: Duration) {
-        self.state().pause = Some((length, Some(Instant::now())));
+    /// Notes that it reads again.
+    pub fn reads(&self) {
+        if let Some((_, end)) = &mut self.state().pause {
+            *end = Some(Instant::now());
+        }
     }
 
     /// Returns the argument of its `resume`.
@@ -357,9 +359,7 @@ impl State {
 
     fn judge_about(&mut self, about: &About, what: &dyn Fn() -> String) {
         let behind = match self.pause {
-            Some((length, end)) if end.is_none_or(|end| end.elapsed() < DRAINED) => {
-                length + DRAINED
-            }
+            Some((began, end)) if end.is_none_or(|end| end.elapsed() < DRAINED) => began.elapsed(),
             _ => Duration::ZERO,
         };
         let is_behind_retract = matches!(about, About::Team(team) if self.left.contains(team));
