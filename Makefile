@@ -8,10 +8,10 @@ CLIENTS := gateway/tests/js/node_modules/.package-lock.json
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos bundle clean
+.PHONY: help run test check chaos slow-readers bundle clean
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Start the demo board, or with CONFIG=path a gateway of your own
 	@$(NEED) cc cargo node npm
@@ -42,6 +42,12 @@ chaos: ## Break a real cluster for MINUTES=3, by SEED=…, and compare every cli
 	@echo "Building the gateway and the harness; the first build takes some minutes."
 	@$(CARGO) build --release --bin gateway --bin chaos
 	@target/release/chaos --duration $(or $(MINUTES),3)m $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+slow-readers: ## Measure whether fast clients notice slow ones; ARGS='--fast 500' and the like
+	@$(NEED) cc cargo node npm
+	@$(MAKE) --no-print-directory bundle
+	@$(CARGO) build --release --bin gateway
+	@$(CARGO) run --release --package loadtest --example slow_readers -- $(ARGS)
 
 bundle: $(BUNDLE) ## Fetch the browser bundles that the gateway serves
 

@@ -21,6 +21,7 @@ use serde_json::{Value, json, value::RawValue};
 use shard_router::{
     feed::{BadPosition, FeedError, FeedType, Kind, NewFeed, Position, Post},
     router::Router as Feeds,
+    topology::Topology,
 };
 use subtle::ConstantTimeEq;
 
@@ -53,8 +54,6 @@ pub struct Admin {
     pub token: Option<Secret>,
     /// How large an item may be, in bytes.
     pub max_item_bytes: usize,
-    /// The shards as `GET /api/topology` tells them.
-    pub topology: Arc<Value>,
 }
 
 /// How much larger than its item a body may be: its other fields, and escapes.
@@ -252,7 +251,20 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 }
 
 async fn topology(State(admin): State<Admin>) -> Json<Value> {
-    Json((*admin.topology).clone())
+    Json(admin.feeds.topology().as_deref().map_or(Value::Null, shown))
+}
+
+/// A topology as an operator sees it; passwords are not told.
+fn shown(topology: &Topology) -> Value {
+    let shards = topology.shards.iter().zip(topology.shares());
+    let shards = shards.map(|(shard, share)| {
+        json!({ "name": shard.name, "url": shard.url.to_string(), "weight": shard.weight, "share": share })
+    });
+    json!({
+        "version": topology.version,
+        "fingerprint": topology.ring().fingerprint(),
+        "shards": shards.collect::<Vec<_>>(),
+    })
 }
 
 async fn read_feed(
@@ -266,7 +278,7 @@ async fn read_feed(
         Kind::Unknown => "null",
     };
     let mirror = Mirror::new(&content);
-    let collection = snapshot::collection_json(&feed, &mirror, |_| []);
+    let collection = snapshot::collection_json(&feed, &mirror, Some(mirror.version()), |_| []);
     let models = collection.split_once(r#""models":"#).map_or("[]}", |(_, models)| models);
     let v = mirror.version();
     let body = format!(

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::{Value, json};
 use shard_router::{router::Router as Feeds, topology::Topology};
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -23,6 +22,7 @@ use crate::{
     outbox::CloseReason,
     rpc::{Rpc, edit},
     session, socket,
+    topology::Watch,
     tree::Tree,
     worker,
 };
@@ -58,6 +58,7 @@ const INBOUND: usize = 1_024;
 struct Ears {
     rpc: Arc<Rpc>,
     control: Inbox,
+    drain: Drain,
 }
 
 impl Listener for Ears {
@@ -71,6 +72,10 @@ impl Listener for Ears {
 
     fn shard(&self, shard: usize, up: bool) {
         self.rpc.shard(shard, up);
+    }
+
+    fn deaf(&self, is_deaf: bool) {
+        self.drain.set_deaf(is_deaf);
     }
 }
 
@@ -153,6 +158,9 @@ impl Core {
             keeper: keeper::Settings {
                 settle: config.mirror.settle,
                 linger: config.mirror.linger,
+                verify_every: config.mirror.verify_every,
+                max_bytes: config.mirror.max_bytes,
+                max_feed_bytes: config.mirror.max_feed_bytes,
                 mark_channel: format!("gateway.mark:{}", Uuid::new_v4().simple()),
                 queues: Rpc::queues(&config.jobs, &config.edits),
             },
@@ -160,8 +168,17 @@ impl Core {
             allow: allow.clone(),
             shards: topology.shards.iter().map(|shard| shard.name.clone()).collect(),
         };
-        let ears = Ears { rpc: rpc.clone(), control: inbox };
+        let ears = Ears { rpc: rpc.clone(), control: inbox, drain: drain.clone() };
         let live = Live::start(settings, feeds.clone(), ears, &drain.tracker, drain.end.clone());
+        if let Some(file) = &config.topology_file {
+            let mut watch = Watch::new(file.clone(), topology.clone(), true);
+            let (live, end) = (live.clone(), drain.end.clone());
+            drain.tracker.spawn(async move {
+                while let Some(topology) = watch.next(&end).await
+                    && live.topology(topology).await.is_ok()
+                {}
+            });
+        }
         let control = Arc::new(Control::new(live.clone(), feeds.clone(), auth.clone()));
         drain.tracker.spawn({
             let (control, end) = (control.clone(), drain.end.clone());
@@ -196,7 +213,6 @@ impl Core {
             metrics,
             token: config.admin.token.clone(),
             max_item_bytes: max_item_bytes(config),
-            topology: Arc::new(shown(topology)),
         });
         Self { accept, admin, live, drain }
     }
@@ -266,17 +282,4 @@ fn socket_settings(config: &Config) -> socket::Settings {
             Client::V4 => Generation::Four,
         },
     }
-}
-
-/// A topology as `GET /api/topology` tells it; passwords are not told.
-fn shown(topology: &Topology) -> Value {
-    let shards = topology.shards.iter().zip(topology.shares());
-    let shards = shards.map(|(shard, share)| {
-        json!({ "name": shard.name, "url": shard.url.to_string(), "weight": shard.weight, "share": share })
-    });
-    json!({
-        "version": topology.version,
-        "fingerprint": topology.ring().fingerprint(),
-        "shards": shards.collect::<Vec<_>>(),
-    })
 }

@@ -3,7 +3,13 @@
 //! Three layers: the defaults beside each section, a TOML file, and the environment
 //! (`GATEWAY__SECTION__KEY`). `assets/default.toml` names every option.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use shard_router::topology::Topology;
 
@@ -36,6 +42,8 @@ pub struct Config {
     pub session: SessionConfig,
     /// Where the feeds are.
     pub shards: Topology,
+    /// The file that says so, which is watched for a new version.
+    pub topology_file: Option<PathBuf>,
     /// What a session's state is made of.
     pub tree: Tree,
     /// The calls that become jobs, by the name of their event.

@@ -178,7 +178,7 @@ impl Control {
         self.is_new(&message);
         let clients = self.carry_out(&message).await?;
         let text = serde_json::to_vec(&message).expect("a message is JSON");
-        for shard in 0..self.router.shards().len() {
+        for (shard, _) in self.router.shards() {
             if let Err(error) = self.router.relay(shard, CONTROL, text.clone()).await {
                 debug!(shard, %error, "A shard did not relay a control message.");
             }

@@ -23,6 +23,7 @@ use crate::{auth, rpc::edit};
 
 const PAGE: &str = include_str!("../assets/demo/index.html");
 const STYLE: &str = include_str!("../assets/demo/demo.css");
+const BOARD: &str = include_str!("../assets/demo/board.js");
 const SCRIPT: &str = include_str!("../assets/demo/demo.js");
 const SEED: &str = include_str!("../assets/demo/seed.json");
 /// Nothing but what the gateway itself serves.
@@ -33,6 +34,7 @@ pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/", get(async || file("text/html; charset=utf-8", PAGE)))
         .route("/demo/demo.css", get(async || file("text/css; charset=utf-8", STYLE)))
+        .route("/demo/board.js", get(async || file("text/javascript; charset=utf-8", BOARD)))
         .route("/demo/demo.js", get(async || file("text/javascript; charset=utf-8", SCRIPT)))
         .route("/demo/users", get(users))
 }

@@ -1,4 +1,4 @@
-//! Whether the gateway takes clients, and how it stops.
+//! Whether the gateway is ready for clients, and how it stops.
 
 use std::{
     sync::{
@@ -17,6 +17,7 @@ use crate::metrics;
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     draining: Arc<AtomicBool>,
+    deaf: Arc<AtomicBool>,
     /// Cancelled when nothing new is taken in any more.
     pub stop: CancellationToken,
     /// Cancelled when everything ends.
@@ -29,7 +30,12 @@ impl Drain {
     /// Tells whether balancers may send new clients.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed)
+        !self.draining.load(Ordering::Relaxed) && !self.deaf.load(Ordering::Relaxed)
+    }
+
+    /// Says whether this gateway does not hear a shard that others hear: it is not ready meanwhile.
+    pub fn set_deaf(&self, is_deaf: bool) {
+        self.deaf.store(is_deaf, Ordering::Relaxed);
     }
 
     /// Turns the gateway unready.

@@ -24,5 +24,6 @@ pub mod serve;
 pub mod session;
 pub mod snapshot;
 pub mod socket;
+pub mod topology;
 pub mod tree;
 pub mod worker;

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use shard_router::router::Router;
+use shard_router::{router::Router, topology::Topology};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -21,8 +21,11 @@ use crate::{
 };
 
 mod client;
+mod links;
+mod passing;
 mod resume;
 mod state;
+mod topology;
 mod view;
 mod waiting;
 
@@ -50,6 +53,8 @@ pub trait Listener: Send + 'static {
     fn control(&self, message: Bytes);
     /// A shard is heard, or not any more.
     fn shard(&self, shard: usize, up: bool);
+    /// A subscription connection of ours is deaf where another would hear, or none is any more.
+    fn deaf(&self, is_deaf: bool);
 }
 
 /// Commands that wait for the task.
@@ -140,6 +145,7 @@ enum Command {
         reply: oneshot::Sender<Vec<Inspected>>,
     },
     CloseAll(CloseReason),
+    Topology(Topology),
 }
 
 impl Live {
@@ -291,6 +297,15 @@ impl Live {
     /// Returns [`Stopped`].
     pub async fn close_all(&self, reason: CloseReason) -> Result<(), Stopped> {
         self.tell(Command::CloseAll(reason)).await
+    }
+
+    /// Goes over to another topology; clients see what differs where their feeds are now.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Stopped`].
+    pub async fn topology(&self, topology: Topology) -> Result<(), Stopped> {
+        self.tell(Command::Topology(topology)).await
     }
 
     async fn tell(&self, command: Command) -> Result<(), Stopped> {

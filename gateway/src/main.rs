@@ -10,6 +10,7 @@ use gateway::{
     drain::Drain,
     metrics, serve,
     socket::stall,
+    topology::Watch,
 };
 use shard_router::{router::Router as Feeds, topology::ShardUrl};
 use tokio::{
@@ -148,7 +149,16 @@ async fn work(config: Config) -> anyhow::Result<bool> {
         topology.shards.iter().all(|shard| shard.url != ShardUrl::Memory),
         "the shards are in the gateway's own process, which has its own worker"
     );
-    let (feeds, drain) = (Arc::new(Feeds::open(topology)), Drain::default());
+    let (feeds, drain) = (Arc::new(Feeds::open(topology.clone())), Drain::default());
+    if let Some(file) = config.topology_file.clone() {
+        let mut watch = Watch::new(file, topology, false);
+        let (feeds, end) = (feeds.clone(), drain.end.clone());
+        drain.tracker.spawn(async move {
+            while let Some(topology) = watch.next(&end).await {
+                feeds.adopt(topology);
+            }
+        });
+    }
     start_workers(&config, &feeds, &Arc::new(config.tree.clone()), &drain);
     info!(queues = ?config.edits.queues(), "Worker works.");
     signals.next().await;

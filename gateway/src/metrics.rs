@@ -16,9 +16,12 @@ const EVENTS_DELIVERED: &str = "gateway_events_delivered_total";
 const FANOUT_SECONDS: &str = "gateway_fanout_seconds";
 const FRAMES_ENCODED: &str = "gateway_frames_encoded_total";
 const OUTBOX_DROPPED_CLIENTS: &str = "gateway_outbox_dropped_clients_total";
+const OUTBOX_DROPPED_CHANGES: &str = "gateway_outbox_dropped_changes_total";
 const MIRRORS: &str = "gateway_mirrors";
 const MIRROR_BYTES: &str = "gateway_mirror_bytes";
+const MIRRORS_PASSED: &str = "gateway_mirrors_passed_through";
 const MIRROR_REPAIRS: &str = "gateway_mirror_repairs_total";
+const MIRROR_VERIFIED: &str = "gateway_mirror_verified_total";
 const MIRROR_READS: &str = "gateway_mirror_reads_total";
 const MIRROR_ERRORS: &str = "gateway_mirror_errors_total";
 const SNAPSHOT_SECONDS: &str = "gateway_snapshot_seconds";
@@ -31,6 +34,8 @@ const SHARD_UP: &str = "gateway_shard_up";
 const SHARD_PROBE_SECONDS: &str = "gateway_shard_probe_seconds";
 const SHARD_SUBSCRIPTIONS: &str = "gateway_shard_subscriptions";
 const SHARD_ERRORS: &str = "gateway_shard_errors_total";
+const TOPOLOGY_VERSION: &str = "gateway_topology_version";
+const TOPOLOGY_CHANGES: &str = "gateway_topology_changes_total";
 const SESSION_LOOKUPS: &str = "gateway_session_lookups_total";
 const DRAINING: &str = "gateway_draining";
 
@@ -68,9 +73,10 @@ pub fn install() -> PrometheusHandle {
 /// Shows what has no labels from the start, so that nobody takes "never" for "not there".
 fn zero() {
     draining(false);
-    mirrors(0, 0);
+    mirrors(0, 0, 0);
     mirror_read(0);
     counter!(OUTBOX_DROPPED_CLIENTS).increment(0);
+    counter!(OUTBOX_DROPPED_CHANGES).increment(0);
 }
 
 /// Tells the exporter what each metric means.
@@ -85,12 +91,21 @@ fn describe() {
         "Messages encoded, once per wire format and never per client."
     );
     describe_counter!(OUTBOX_DROPPED_CLIENTS, "Clients closed because they could not keep up.");
+    describe_counter!(
+        OUTBOX_DROPPED_CHANGES,
+        "Changes that slow clients were not told because a newer one of the same item waited."
+    );
     describe_gauge!(MIRRORS, "Feeds mirrored in memory.");
     describe_gauge!(MIRROR_BYTES, "Bytes of the mirrored feeds.");
+    describe_gauge!(
+        MIRRORS_PASSED,
+        "Feeds that are too large to be mirrored and are passed through."
+    );
     describe_counter!(
         MIRROR_REPAIRS,
         "Mirrors that differed from the shard and were repaired, by cause."
     );
+    describe_counter!(MIRROR_VERIFIED, "Mirrors compared with their feeds, by what was found.");
     describe_counter!(MIRROR_READS, "Reads of a feed from its shard.");
     describe_counter!(MIRROR_ERRORS, "Notices and keys that do not fit the contract, by kind.");
     describe_histogram!(SNAPSHOT_SECONDS, "From a client's joining to its initial state.");
@@ -103,6 +118,8 @@ fn describe() {
     describe_histogram!(SHARD_PROBE_SECONDS, "From sending a mark to hearing it.");
     describe_gauge!(SHARD_SUBSCRIPTIONS, "Channels subscribed on the shard.");
     describe_counter!(SHARD_ERRORS, "Requests that a shard did not answer as it should.");
+    describe_gauge!(TOPOLOGY_VERSION, "Version of the topology that is gone by.");
+    describe_counter!(TOPOLOGY_CHANGES, "New versions of the topology by outcome.");
     describe_counter!(SESSION_LOOKUPS, "Session look-ups by outcome.");
     describe_gauge!(DRAINING, "1 while the gateway drains.");
 }
@@ -195,6 +212,11 @@ pub fn resumed(outcome: Resumed) {
     counter!(RESUMES, "outcome" => outcome.label()).increment(1);
 }
 
+/// Counts changes that one client was not told because newer ones waited for it.
+pub fn changes_dropped(count: u64) {
+    counter!(OUTBOX_DROPPED_CHANGES).increment(count);
+}
+
 /// Counts one event that was put into `clients` mailboxes.
 pub fn events_delivered(event: &'static str, clients: u64) {
     counter!(EVENTS_DELIVERED, "event" => event).increment(clients);
@@ -210,8 +232,9 @@ pub fn frame_encoded(format: Format) {
     counter!(FRAMES_ENCODED, "format" => format.label()).increment(1);
 }
 
-/// Says how many mirrors there are and how large.
-pub fn mirrors(count: usize, bytes: usize) {
+/// Says how many mirrors there are, how large, and how many feeds are too large to be one.
+pub fn mirrors(count: usize, bytes: usize, passed: usize) {
+    gauge!(MIRRORS_PASSED).set(passed as f64);
     gauge!(MIRRORS).set(count as f64);
     gauge!(MIRROR_BYTES).set(bytes as f64);
 }
@@ -219,6 +242,27 @@ pub fn mirrors(count: usize, bytes: usize) {
 /// Counts a repair of a mirror that differed.
 pub fn mirror_repaired(cause: &'static str) {
     counter!(MIRROR_REPAIRS, "cause" => cause).increment(1);
+}
+
+/// What came of comparing a mirror with its feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// They are the same.
+    Same,
+    /// They differ, which a notice on its way may explain.
+    Differs,
+    /// A key of the feed is of a wrong type.
+    Unreadable,
+}
+
+/// Counts a mirror that was compared with its feed.
+pub fn mirror_verified(found: Verified) {
+    let label = match found {
+        Verified::Same => "same",
+        Verified::Differs => "differs",
+        Verified::Unreadable => "unreadable",
+    };
+    counter!(MIRROR_VERIFIED, "outcome" => label).increment(1);
 }
 
 /// Counts a read of `feeds` feeds from a shard.
@@ -251,6 +295,23 @@ pub fn call(code: u16) {
 /// Says whether a shard is heard.
 pub fn shard_up(shard: &str, up: bool) {
     gauge!(SHARD_UP, "shard" => shard.to_owned()).set(if up { 1.0 } else { 0.0 });
+}
+
+/// Takes a shard that no topology has any more out of what is shown: a gauge cannot be
+/// withdrawn, but no comparison holds for one that is not a number.
+pub fn shard_gone(shard: &str) {
+    gauge!(SHARD_UP, "shard" => shard.to_owned()).set(f64::NAN);
+    gauge!(SHARD_SUBSCRIPTIONS, "shard" => shard.to_owned()).set(f64::NAN);
+}
+
+/// Says which version of the topology is gone by.
+pub fn topology_version(version: u64) {
+    gauge!(TOPOLOGY_VERSION).set(version as f64);
+}
+
+/// Counts what was found in the file of the topology.
+pub fn topology_change(outcome: &'static str) {
+    counter!(TOPOLOGY_CHANGES, "outcome" => outcome).increment(1);
 }
 
 /// Notes how long a mark took through a shard.

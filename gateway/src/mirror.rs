@@ -109,6 +109,11 @@ impl Mirror {
         self.history = History::new(self.version);
     }
 
+    /// About how much memory a mirror of this content takes.
+    pub fn bytes_of(content: &Content) -> usize {
+        content.entries.iter().map(|(id, item)| id.len() + item.len() + ITEM_OVERHEAD).sum()
+    }
+
     /// The version of what it holds.
     pub fn version(&self) -> Version {
         self.version

@@ -2,19 +2,21 @@
 //!
 //! Knows how full it is; knows nothing of sockets or rooms.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use crate::hub::frame::{FRAME_OVERHEAD, Frame};
 
+mod crowd;
+mod queue;
+
+use queue::{Overflow, Queue};
+
 /// Why a gateway closes a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseReason {
-    /// More waits for the client than `limits.outbox_bytes`.
+    /// More waits for the client than `limits.outbox_bytes`, also without superseded changes.
     Slow,
     /// Nothing could be written for `limits.stall`.
     Stalled,
@@ -89,36 +91,48 @@ pub struct Mailbox {
 #[derive(Debug)]
 struct Shared {
     /// Held for a push or a pop: the fan-out must never wait for a reader.
-    queue: Mutex<Queue>,
+    state: Mutex<State>,
     wake: Notify,
     bound: usize,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<Outgoing>,
-    bytes: usize,
+struct State {
+    queue: Queue,
     closed: Option<CloseReason>,
-    /// The client has left by itself.
-    is_abandoned: bool,
+    /// It was closed for another reason too, or the client has left by itself: nothing of what
+    /// is on its way is waited for.
+    is_over: bool,
 }
 
 /// Makes a mailbox that holds at most `bound` bytes of events and acks.
+///
+/// While an `initial` or a `reset` waits or is on its way, and until what came meanwhile is
+/// worked off, as many bytes more may wait as the largest of these has: else a client that reads
+/// a large one slowly would be closed for what is said meanwhile, come back, and get it again.
 #[must_use]
 pub fn mailbox(bound: usize) -> (Outbox, Mailbox) {
-    let shared = Arc::new(Shared { queue: Mutex::default(), wake: Notify::new(), bound });
+    let shared = Arc::new(Shared { state: Mutex::default(), wake: Notify::new(), bound });
     (Outbox { shared: shared.clone() }, Mailbox { shared })
+}
+
+impl Shared {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
 }
 
 impl Outbox {
     /// Offers an event without waiting.
     ///
-    /// A feed never waits for one of its listeners: a full mailbox closes its client.
+    /// A feed never waits for one of its listeners. Where the bytes that wait would pass the
+    /// bound, a `change` is dropped for which a newer one of the same item waits, and the feed's
+    /// events between the two lose their `v`; where that does not suffice, the client is closed.
     ///
     /// # Errors
     ///
-    /// Returns [`Closed`] when the bytes that wait would pass the bound (the client is then
-    /// closed as [`CloseReason::Slow`]) or the client has left.
+    /// Returns [`Closed`] when even so too much would wait (the client is then closed as
+    /// [`CloseReason::Slow`]), when it was closed before, or has left.
     pub fn offer(&self, frame: &Frame) -> Result<(), Closed> {
         self.push(Outgoing::Event(frame.clone()))
     }
@@ -133,53 +147,45 @@ impl Outbox {
     }
 
     fn push(&self, outgoing: Outgoing) -> Result<(), Closed> {
-        let weight = outgoing.weight();
-        let mut queue = self.shared.queue.lock().expect("no holder of this lock panics");
-        if queue.closed.is_some() || queue.is_abandoned {
+        let mut state = self.shared.state();
+        if state.closed.is_some() || state.is_over {
             return Err(Closed);
         }
-        if weight > 0 && queue.bytes + weight > self.shared.bound {
-            queue.close(CloseReason::Slow);
-            drop(queue);
-            self.shared.wake.notify_one();
-            return Err(Closed);
+        let pushed = state.queue.push(outgoing, self.shared.bound);
+        if pushed == Err(Overflow) {
+            state.close(CloseReason::Slow);
         }
-        queue.bytes += weight;
-        queue.waiting.push_back(outgoing);
-        drop(queue);
+        drop(state);
         self.shared.wake.notify_one();
-        Ok(())
+        pushed.map_err(|Overflow| Closed)
     }
 
     /// Closes the client; what still waits is dropped. The first reason stays.
     pub fn close(&self, reason: CloseReason) {
-        self.shared.queue.lock().expect("no holder of this lock panics").close(reason);
+        self.shared.state().close(reason);
         self.shared.wake.notify_one();
     }
 
     /// Returns why the client was closed, if it was.
     #[must_use]
     pub fn closed(&self) -> Option<CloseReason> {
-        self.shared.queue.lock().expect("no holder of this lock panics").closed
+        self.shared.state().closed
     }
 }
 
-impl Queue {
+impl State {
     fn close(&mut self, reason: CloseReason) {
-        if self.closed.is_none() {
-            self.closed = Some(reason);
-            self.waiting.clear();
-            self.bytes = 0;
-        }
+        self.is_over |= reason != CloseReason::Slow;
+        self.closed.get_or_insert(reason);
+        self.queue.clear();
     }
 }
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
-        let mut queue = self.shared.queue.lock().expect("no holder of this lock panics");
-        queue.is_abandoned = true;
-        queue.waiting = VecDeque::new();
-        queue.bytes = 0;
+        let mut state = self.shared.state();
+        state.is_over = true;
+        state.queue.clear();
     }
 }
 
@@ -195,22 +201,40 @@ impl Mailbox {
     }
 
     /// Takes the next thing to send, if there is one.
+    ///
+    /// An `initial` or a `reset` that was taken is on its way until [`Mailbox::let_go`].
     pub fn try_next(&mut self) -> Option<Outgoing> {
-        let mut queue = self.shared.queue.lock().expect("no holder of this lock panics");
-        if let Some(reason) = queue.closed {
-            return Some(Outgoing::Close(reason));
+        let mut state = self.shared.state();
+        match state.closed {
+            Some(reason) => Some(Outgoing::Close(reason)),
+            None => state.queue.pop(self.shared.bound),
         }
-        let outgoing = queue.waiting.pop_front()?;
-        queue.bytes -= outgoing.weight();
-        Some(outgoing)
+    }
+
+    /// Notes that so many bytes of `initial`s and `reset`s have gone out.
+    pub fn let_go(&mut self, snapshots: usize) {
+        let mut state = self.shared.state();
+        if state.closed.is_none() {
+            state.queue.let_go(snapshots, self.shared.bound);
+        }
     }
 
     /// Waits until the client is closed from inside.
     pub async fn closed(&self) -> CloseReason {
+        self.until(|state| state.closed).await
+    }
+
+    /// Waits until the client is closed for another reason than that it is slow, also after it
+    /// was closed for that.
+    pub async fn is_over(&self) {
+        self.until(|state| state.is_over.then_some(())).await;
+    }
+
+    async fn until<T>(&self, is_so: impl Fn(&State) -> Option<T>) -> T {
         loop {
-            let closed = self.shared.queue.lock().expect("no holder of this lock panics").closed;
-            match closed {
-                Some(reason) => return reason,
+            let found = is_so(&self.shared.state());
+            match found {
+                Some(found) => return found,
                 None => self.shared.wake.notified().await,
             }
         }
@@ -219,7 +243,12 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+    use crate::hub::frame::{About, Format};
+
+    mod bench;
 
     fn event(bytes: usize) -> Frame {
         Frame::event("publish", format!("\"{}\"", "x".repeat(bytes)))
@@ -242,6 +271,113 @@ mod tests {
             outbox.offer(&event(700)).unwrap();
             assert!(matches!(mailbox.next().await, Outgoing::Event(_)));
         }
+    }
+
+    /// An event of a feed with a version that tells its place.
+    fn told(verb: &str, id: &str, number: u32) -> Frame {
+        let about = match verb {
+            "change" => About::Change { feed: "feed".into(), id: id.into() },
+            _ => About::Feed("feed".into()),
+        };
+        let item = "x".repeat(100);
+        let json = format!(r#"{{"id":"{id}","item":"{item}","v":"{number:024x}"}}"#);
+        Frame::of_feed(about, verb, json)
+    }
+
+    /// Tells what is taken out: the verb, the id, and the number, where its version is not null.
+    fn taken(mailbox: &mut Mailbox) -> Vec<String> {
+        let mut taken = Vec::new();
+        while let Some(Outgoing::Event(frame)) = mailbox.try_next() {
+            let json: Value = serde_json::from_str(frame.json(Format::Utf8).get()).unwrap();
+            let v = json["v"].as_str().map(|v| u32::from_str_radix(v, 16).unwrap());
+            let v = v.map_or("-".to_owned(), |v| v.to_string());
+            taken.push(format!("{} {} {v}", frame.name(), json["id"].as_str().unwrap()));
+        }
+        taken
+    }
+
+    #[test]
+    fn what_is_superseded_goes_first_and_what_stands_between_loses_its_version() {
+        let weight = told("publish", "a", 0).weight();
+        let (outbox, mut mailbox) = mailbox(6 * weight);
+        let said = [
+            ("change", "a"),
+            ("change", "b"),
+            ("publish", "c"),
+            ("change", "a"),
+            ("position", "b"),
+            ("change", "b"),
+            ("retract", "c"),
+            ("change", "d"),
+        ];
+        for ((verb, id), number) in said.into_iter().zip(0..) {
+            outbox.offer(&told(verb, id, number)).unwrap();
+        }
+        let expected = [
+            "publish c -",
+            "change a -",
+            "position b -",
+            "change b 5",
+            "retract c 6",
+            "change d 7",
+        ];
+        assert_eq!(taken(&mut mailbox), expected);
+    }
+
+    #[test]
+    fn no_more_is_dropped_than_must_be() {
+        let weight = told("publish", "a", 0).weight();
+        let (outbox, mut mailbox) = mailbox(3 * weight);
+        for number in 0..4 {
+            outbox.offer(&told("change", "a", number)).unwrap();
+        }
+        assert_eq!(taken(&mut mailbox), ["change a 1", "change a 2", "change a 3"]);
+    }
+
+    #[test]
+    fn one_item_that_changes_for_ever_fills_no_mailbox() {
+        let weight = told("publish", "a", 0).weight();
+        let (outbox, mut mailbox) = mailbox(100 * weight);
+        for number in 0..100_000 {
+            if number % 1_500 == 7 {
+                outbox.offer(&told("publish", "b", number)).unwrap();
+            }
+            outbox.offer(&told("change", "a", number)).unwrap();
+        }
+        let taken = taken(&mut mailbox);
+        let publishes = taken.iter().filter(|told| *told == "publish b -").count();
+        assert_eq!((publishes, taken.last().unwrap().as_str()), (67, "change a 99999"));
+        // Null is shorter than a version.
+        assert!(taken.len() < 115, "{}", taken.len());
+    }
+
+    #[test]
+    fn a_snapshot_makes_room_for_itself_until_what_came_meanwhile_is_worked_off() {
+        let (outbox, mut mailbox) = mailbox(1_000);
+        let snapshot = Frame::snapshot("initial", format!("\"{}\"", "x".repeat(2_998)));
+        outbox.offer(&snapshot).unwrap();
+        assert!(mailbox.try_next().is_some());
+        for _ in 0..5 {
+            outbox.offer(&event(550)).unwrap();
+        }
+        mailbox.let_go(3_000);
+        outbox.offer(&event(550)).unwrap();
+        for _ in 0..5 {
+            assert!(mailbox.try_next().is_some());
+        }
+        assert_eq!(outbox.offer(&event(550)), Err(Closed));
+        assert_eq!(outbox.closed(), Some(CloseReason::Slow));
+    }
+
+    #[tokio::test]
+    async fn a_second_reason_ends_what_a_slow_client_is_still_given() {
+        let (outbox, mailbox) = mailbox(100);
+        assert_eq!(outbox.offer(&event(500)), Err(Closed));
+        let is_over = tokio::time::timeout(std::time::Duration::ZERO, mailbox.is_over());
+        assert!(is_over.await.is_err());
+        outbox.close(CloseReason::Draining);
+        mailbox.is_over().await;
+        assert_eq!(outbox.closed(), Some(CloseReason::Slow));
     }
 
     #[test]

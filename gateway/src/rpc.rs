@@ -40,8 +40,9 @@ pub struct Rpc {
     jobs: BTreeMap<String, config::Job>,
     edits: config::Edits,
     waiting: Waiting,
-    /// For each shard, whether it is heard; calls under way watch it.
-    shards: Vec<watch::Sender<Heard>>,
+    /// For each shard, whether it is heard; calls under way watch it. Held to find one, and
+    /// to add what a new topology has.
+    shards: Mutex<Vec<watch::Sender<Heard>>>,
 }
 
 /// Whether a shard is heard, and how often it was lost before.
@@ -79,8 +80,7 @@ impl Rpc {
         jobs: BTreeMap<String, config::Job>,
         edits: config::Edits,
     ) -> Self {
-        let shards = router.shards().iter().map(|_| watch::Sender::default()).collect();
-        Self { router, jobs, edits, waiting: Waiting::default(), shards }
+        Self { router, jobs, edits, waiting: Waiting::default(), shards: Mutex::default() }
     }
 
     /// Tells whether a job has this name.
@@ -107,10 +107,20 @@ impl Rpc {
 
     /// Takes in that a shard is heard, or not any more.
     pub fn shard(&self, shard: usize, up: bool) {
-        self.shards[shard].send_modify(|heard| {
-            heard.losses += u64::from(!up && heard.up);
-            heard.up = up;
+        self.with_shard(shard, |shard| {
+            shard.send_modify(|heard| {
+                heard.losses += u64::from(!up && heard.up);
+                heard.up = up;
+            });
         });
+    }
+
+    fn with_shard<T>(&self, shard: usize, look: impl FnOnce(&watch::Sender<Heard>) -> T) -> T {
+        let mut shards = self.shards.lock().expect("no holder of this lock panics");
+        if shards.len() <= shard {
+            shards.resize_with(shard + 1, watch::Sender::default);
+        }
+        look(&shards[shard])
     }
 
     /// Carries a call out as a job and returns its answer.
@@ -175,7 +185,9 @@ impl Rpc {
 
     async fn put_and_wait(&self, call: &Call<'_>) -> Result<Value, CallError> {
         let deadline = tokio::time::Instant::now() + call.timeout;
-        let mut shard = self.shards[self.router.owner(&call.queue)].subscribe();
+        // What became of a job is asked where it was put.
+        let router = self.router.pinned();
+        let mut shard = self.with_shard(router.owner(&call.queue), watch::Sender::subscribe);
         let mut seen = *shard.borrow_and_update();
         if !seen.up {
             return Err(CallError::Unavailable(format!(
@@ -185,8 +197,7 @@ impl Rpc {
         }
         // Waits before it puts, so that no answer can come too early.
         let mut answer = self.waiting.wait(&call.queue, &call.id);
-        let put =
-            self.router.job_put(&call.queue, &call.id, call.item.clone(), false, call.max_queued);
+        let put = router.job_put(&call.queue, &call.id, call.item.clone(), false, call.max_queued);
         match put.await {
             Ok(Put::Queued | Put::Known) => {}
             Ok(Put::Kept(result)) => return Ok(read_result(&result)),
@@ -211,7 +222,7 @@ impl Rpc {
                     let missed = now.up && now.losses != seen.losses;
                     if missed {
                         seen = now;
-                        match self.look(call).await? {
+                        match self.look(&router, call).await? {
                             Look::Kept(result) => return Ok(read_result(&result)),
                             Look::Gone => return answer.or_lost(call),
                             Look::Queued | Look::Claimed | Look::Stalled => {}
@@ -220,7 +231,7 @@ impl Rpc {
                 }
             }
         }
-        let state = match self.look(call).await? {
+        let state = match self.look(&router, call).await? {
             Look::Kept(result) => return Ok(read_result(&result)),
             Look::Gone => return answer.or_lost(call),
             Look::Queued => "queued",
@@ -230,8 +241,8 @@ impl Rpc {
         Err(CallError::Timeout { job: call.id.clone(), state })
     }
 
-    async fn look(&self, call: &Call<'_>) -> Result<Look, CallError> {
-        self.router.job_look(&call.queue, &call.id).await.map_err(|error| self.refused(call, error))
+    async fn look(&self, router: &Router, call: &Call<'_>) -> Result<Look, CallError> {
+        router.job_look(&call.queue, &call.id).await.map_err(|error| self.refused(call, error))
     }
 
     fn refused(&self, call: &Call<'_>, error: FeedError) -> CallError {

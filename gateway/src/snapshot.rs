@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::mirror::{Change, Event, Mirror, Version};
+use crate::mirror::{Change, Mirror, Version};
 
 /// Returns an item as JSON: its own text, or a string where it is none (broken UTF-8 replaced).
 #[must_use]
@@ -84,19 +84,21 @@ pub fn write_model<'a>(
     out.push_str("}}");
 }
 
-/// Returns a collection: `{id, v, models}`, with its feed's name as `id`.
+/// Returns a collection: `{id, v, models}`, with its feed's name as `id`; `v` is null where no
+/// version holds.
 ///
 /// `nested` says what hangs below each item.
 #[must_use]
 pub fn collection_json<'a, C>(
     feed: &str,
     mirror: &Mirror,
+    v: Option<Version>,
     mut nested: impl FnMut(&str) -> C,
 ) -> String
 where
     C: IntoIterator<Item = (&'a str, &'a str)>,
 {
-    let mut out = format!(r#"{{"id":{},"v":"{}","models":["#, string(feed), mirror.version());
+    let mut out = format!(r#"{{"id":{},"v":{},"models":["#, string(feed), version_json(v));
     for (at, (id, item)) in mirror.iter().enumerate() {
         if at > 0 {
             out.push(',');
@@ -113,10 +115,15 @@ pub fn unavailable_json(feed: &str) -> String {
     format!(r#"{{"id":{},"v":null,"models":[],"unavailable":true}}"#, string(feed))
 }
 
-/// Returns the name and the argument of the event that tells one change of a feed.
+fn version_json(v: Option<Version>) -> String {
+    v.map_or_else(|| "null".to_owned(), |v| format!(r#""{v}""#))
+}
+
+/// Returns the name and the argument of the event that tells one change of a feed, and what
+/// the feed is then, where that is a version. `v` is its last member.
 #[must_use]
-pub fn event_json(feed: &str, event: &Event) -> (&'static str, String) {
-    let (name, id, item, position) = match &event.change {
+pub fn event_json(feed: &str, change: &Change, v: Option<Version>) -> (&'static str, String) {
+    let (name, id, item, position) = match change {
         Change::Publish { id, item, position } => ("publish", id, Some(item), position.as_ref()),
         Change::Change { id, item } => ("change", id, Some(item), None),
         Change::Retract { id } => ("retract", id, None, None),
@@ -131,7 +138,7 @@ pub fn event_json(feed: &str, event: &Event) -> (&'static str, String) {
         out.push_str(r#","position":"#);
         out.push_str(&string(&position.to_string()));
     }
-    out.push_str(&format!(r#","v":"{}"}}"#, event.v));
+    out.push_str(&format!(r#","v":{}}}"#, version_json(v)));
     (name, out)
 }
 

@@ -104,7 +104,7 @@ pub struct Settings {
     pub client: bundle::Generation,
 }
 
-/// Serves `/socket.io/` and the client bundle.
+/// Serves `/socket.io/`, the client bundle and `/capsule.js`.
 ///
 /// The router is to be built once: every call makes an engine of its own, and a polling client
 /// must find its session in the engine that it came to first. It is to be served through a
@@ -123,5 +123,6 @@ pub fn router(settings: &Settings, authenticator: Arc<Authenticator>, accept: Ac
         .route("/socket.io", any(serve))
         .route("/socket.io/", any(serve))
         .route("/socket.io/{*file}", get(bundle))
+        .route("/capsule.js", get(async |headers: HeaderMap| bundle::capsule(&headers)))
         .with_state(guard)
 }

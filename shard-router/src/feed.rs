@@ -19,7 +19,7 @@ mod sorted;
 pub use edits::{Edited, Note};
 pub use job::{Job, Look, Put};
 pub use plain::{Post, Published};
-pub use read::Checked;
+pub use read::{Checked, cost_of_verifying};
 
 /// What kind of feed a name stands for, as `feed.config:NAME` says in `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

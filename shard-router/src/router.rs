@@ -3,16 +3,26 @@
 //! The verbs themselves stand in [`crate::feed`], one file a type of feed; each is one
 //! script, so that a write and its notices happen together or not at all.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
     feed::{FeedError, Found, names},
     shard::{Script, Shard, ShardError, Value, Waiter, memory::MemoryShard, redis::RedisShard},
-    topology::{ShardSpec, ShardUrl, Topology},
+    topology::{ShardSpec, ShardUrl, Topology, UNVERSIONED},
 };
+
+mod layout;
+
+pub use layout::Adopted;
+use layout::{Layout, Open};
 
 /// Names a verb's script: the shared text, then its own.
 macro_rules! verb {
@@ -33,20 +43,21 @@ macro_rules! verb {
 }
 pub(crate) use verb;
 
-/// Says which shard has a feed, by its index.
-type Owner = Box<dyn Fn(&str) -> usize + Send + Sync>;
-
 /// Carries out verbs, each on the shard that has the feed.
 pub struct Router {
-    shards: Vec<Arc<dyn Shard>>,
-    owner: Owner,
-    instance: String,
+    /// Held to look at or to exchange what is in it, never longer: every verb looks, and
+    /// a topology comes once in a while.
+    layout: RwLock<Arc<Layout>>,
+    open: Arc<Open>,
+    instance: Arc<str>,
+    /// The version of the topology, for those who follow it.
+    changes: watch::Sender<u64>,
 }
 
 impl fmt::Debug for Router {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Router")
-            .field("shards", &self.shards)
+            .field("layout", &self.layout())
             .field("instance", &self.instance)
             .finish_non_exhaustive()
     }
@@ -54,6 +65,8 @@ impl fmt::Debug for Router {
 
 impl Router {
     /// Makes a router of these shards; `owner` gives the index of the one that has a feed.
+    ///
+    /// It knows nothing of a topology: were it told to adopt one, these shards would go.
     ///
     /// # Panics
     ///
@@ -63,7 +76,7 @@ impl Router {
         shards: Vec<Arc<dyn Shard>>,
         owner: impl Fn(&str) -> usize + Send + Sync + 'static,
     ) -> Self {
-        Self { shards, owner: Box::new(owner), instance: Uuid::new_v4().simple().to_string() }
+        Self::of(Layout::fixed(shards, Box::new(owner)), Arc::new(open))
     }
 
     /// Makes a router of the shards of a topology; those that are away are tried until they are back.
@@ -73,26 +86,88 @@ impl Router {
     /// Panics outside of a Tokio runtime.
     #[must_use]
     pub fn open(topology: Topology) -> Self {
-        let open = |spec: &ShardSpec| -> Arc<dyn Shard> {
-            match &spec.url {
-                ShardUrl::Redis(url) => Arc::new(RedisShard::new(&spec.name, url.clone())),
-                ShardUrl::Memory => Arc::new(MemoryShard::new(spec.name.as_str())),
-            }
-        };
-        let shards = topology.shards.iter().map(open).collect();
-        Self::new(shards, move |feed| topology.owner(feed))
+        Self::open_with(topology, open)
     }
 
-    /// Returns the shards in the order of their indexes.
+    /// Makes a router of the shards of a topology, each made by `open`, as later ones will be.
     #[must_use]
-    pub fn shards(&self) -> &[Arc<dyn Shard>] {
-        &self.shards
+    pub fn open_with(
+        topology: Topology,
+        open: impl Fn(&ShardSpec) -> Arc<dyn Shard> + Send + Sync + 'static,
+    ) -> Self {
+        Self::of(Layout::first(topology, &open), Arc::new(open))
+    }
+
+    fn of(layout: Layout, open: Arc<Open>) -> Self {
+        let version = layout.topology.as_ref().map_or(UNVERSIONED, |topology| topology.version);
+        Self {
+            layout: RwLock::new(Arc::new(layout)),
+            open,
+            instance: Uuid::new_v4().simple().to_string().into(),
+            changes: watch::Sender::new(version),
+        }
+    }
+
+    fn layout(&self) -> Arc<Layout> {
+        self.layout.read().expect("no holder of this lock panics").clone()
+    }
+
+    /// Goes over to another topology: from now on its ring says who has a feed.
+    ///
+    /// Shards keep their indexes by name. One whose URL is another is connected to anew; one
+    /// that is gone keeps its index and is away, until its name comes back. What is under
+    /// way on a shard ends there. Nothing is moved from shard to shard.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a Tokio runtime, where the router was made by [`Router::open`].
+    pub fn adopt(&self, topology: Topology) -> Adopted {
+        let mut layout = self.layout.write().expect("no holder of this lock panics");
+        let (next, adopted) = layout.next(topology, &*self.open);
+        *layout = Arc::new(next);
+        drop(layout);
+        self.changes.send_replace(adopted.version);
+        adopted
+    }
+
+    /// Returns the topology that it goes by, if it was opened with one.
+    #[must_use]
+    pub fn topology(&self) -> Option<Arc<Topology>> {
+        self.layout().topology.clone()
+    }
+
+    /// Changes whenever another topology was adopted; its value is the version.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Makes a router that stays with the present shards and ring, whatever this one adopts.
+    ///
+    /// So that what belongs together, such as claiming a job and finishing it, is done on
+    /// one shard.
+    #[must_use]
+    pub fn pinned(&self) -> Self {
+        Self {
+            layout: RwLock::new(self.layout()),
+            open: self.open.clone(),
+            instance: self.instance.clone(),
+            changes: watch::Sender::new(*self.changes.borrow()),
+        }
+    }
+
+    /// Lists the shards that there are, with their indexes.
+    #[must_use]
+    pub fn shards(&self) -> Vec<(usize, Arc<dyn Shard>)> {
+        self.layout().shards().map(|(index, shard)| (index, shard.clone())).collect()
     }
 
     /// Returns the index of the shard that has this feed.
+    ///
+    /// It is this shard's for good; another topology may give the feed to another.
     #[must_use]
     pub fn owner(&self, feed: &str) -> usize {
-        (self.owner)(feed)
+        self.layout().owner(feed)
     }
 
     /// Returns the 32 hexadecimal digits by which this router signs `newfeed`, `delfeed` and `conffeed`.
@@ -103,12 +178,15 @@ impl Router {
 
     /// Opens a connection on which one worker waits for a queue or a job queue to fill.
     ///
+    /// It stays with the shard that has the queue now.
+    ///
     /// # Errors
     ///
     /// Returns [`FeedError::BadName`] for a name that no feed may have.
     pub fn waiter(&self, queue: &str) -> Result<QueueWaiter, FeedError> {
         names::check_feed(queue)?;
-        let waiter = self.shards[self.owner(queue)].waiter();
+        let layout = self.layout();
+        let waiter = layout.shard(layout.owner(queue))?.waiter();
         Ok(QueueWaiter { waiter, key: names::ids(queue) })
     }
 
@@ -150,7 +228,8 @@ impl Router {
         keys: Vec<Bytes>,
         args: Vec<Bytes>,
     ) -> Result<Answer, ShardError> {
-        let value = self.shards[shard].eval(script, keys, args).await?;
+        let layout = self.layout();
+        let value = layout.shard(shard)?.eval(script, keys, args).await?;
         let mut answer =
             Answer { script: script.name(), shard, status: Bytes::new(), rest: [].into() };
         match value {
@@ -171,6 +250,14 @@ impl Router {
     ) -> Result<Answer, FeedError> {
         names::check_feed(feed)?;
         Ok(self.run(self.owner(feed), script, keys, args).await?)
+    }
+}
+
+/// Connects to a shard, or makes it where it is in this process.
+fn open(spec: &ShardSpec) -> Arc<dyn Shard> {
+    match &spec.url {
+        ShardUrl::Redis(url) => Arc::new(RedisShard::new(&spec.name, url.clone())),
+        ShardUrl::Memory => Arc::new(MemoryShard::new(spec.name.as_str())),
     }
 }
 

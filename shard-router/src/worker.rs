@@ -74,7 +74,8 @@ impl Worker {
 
     /// Works until `stop`; then claims no more, and returns when what it has claimed is finished.
     ///
-    /// A shard that is away is tried again after a while. Beside the jobs it looks every
+    /// A shard that is away is tried again after a while. With another topology it goes over
+    /// to the shard that has the queue then; what it has claimed is finished where it was. Beside the jobs it looks every
     /// 10 s for jobs that nobody accounts for, and puts back who was so in two passes.
     ///
     /// # Errors
@@ -88,21 +89,29 @@ impl Worker {
     }
 
     async fn work(&self, stop: CancellationToken) -> Result<(), FeedError> {
-        let mut waiter = self.router.waiter(&self.queue)?;
+        let mut moves = self.router.changes();
+        // A job is finished where it was claimed.
+        let mut router = Arc::new(self.router.pinned());
+        let mut waiter = router.waiter(&self.queue)?;
         let free = Arc::new(Semaphore::new(self.concurrency));
         let mut jobs = JoinSet::new();
         let mut pause = FIRST_PAUSE;
         loop {
             while jobs.try_join_next().is_some() {}
+            if moves.has_changed().unwrap_or(false) {
+                moves.mark_unchanged();
+                router = Arc::new(self.router.pinned());
+                waiter = router.waiter(&self.queue)?;
+            }
             let permit = tokio::select! {
                 () = stop.cancelled() => break,
                 permit = free.clone().acquire_owned() => permit,
             };
             // Not interrupted by `stop`: what is claimed must be known here.
-            let failure = match self.router.job_get(&self.queue).await {
+            let failure = match router.job_get(&self.queue).await {
                 Ok(Some(job)) => {
                     pause = FIRST_PAUSE;
-                    let (router, queue) = (self.router.clone(), self.queue.clone());
+                    let (router, queue) = (router.clone(), self.queue.clone());
                     let handler = self.handler.clone();
                     jobs.spawn(async move {
                         do_job(&router, &queue, &handler, job).await;
@@ -114,6 +123,11 @@ impl Worker {
                     drop(permit);
                     tokio::select! {
                         () = stop.cancelled() => break,
+                        // Whoever sends is ours: an error cannot be.
+                        _ = moves.changed() => {
+                            moves.mark_changed();
+                            continue;
+                        }
                         waited = waiter.wait(WAIT) => match waited {
                             Ok(_) => continue,
                             Err(failure) => FeedError::Shard(failure),
@@ -137,8 +151,14 @@ impl Worker {
 
 async fn maintain(router: &Router, queue: &str) -> Infallible {
     let mut suspects = Vec::new();
+    let mut moves = router.changes();
     loop {
         sleep(MAINTENANCE).await;
+        if moves.has_changed().unwrap_or(false) {
+            moves.mark_unchanged();
+            // They were so on a shard that may not have the queue any more.
+            suspects.clear();
+        }
         suspects = match router.job_maintain(queue, suspects).await {
             Ok((back, suspects)) => {
                 if back > 0 {

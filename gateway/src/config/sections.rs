@@ -4,7 +4,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     ops::RangeInclusive,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -32,7 +32,7 @@ pub(super) fn read(reading: &Reading<'_>, embedded: bool) -> Config {
     let server = server(root.section("server"));
     let admin = session::admin(reading, root.section("admin"), &server);
     let session = session::session(reading, root.section("session"), &server);
-    let shards = shards(reading, root.section("shards"));
+    let (shards, topology_file) = shards(reading, root.section("shards"));
     let (tree, subscribe) = tree::read(reading, root.section("tree"), root.section("subscribe"));
     let jobs = jobs::read(root.section("jobs"));
     let edits = edits(root.section("edits"));
@@ -47,6 +47,7 @@ pub(super) fn read(reading: &Reading<'_>, embedded: bool) -> Config {
         admin,
         session,
         shards,
+        topology_file,
         tree,
         jobs,
         subscribe,
@@ -152,15 +153,16 @@ pub(super) fn redis_url(entry: &Entry<'_>) -> Option<RedisUrl> {
     None
 }
 
-fn shards(reading: &Reading<'_>, mut section: Section<'_>) -> Topology {
+fn shards(reading: &Reading<'_>, mut section: Section<'_>) -> (Topology, Option<PathBuf>) {
     let nodes = section.take("nodes");
     let topology = section.take("topology");
+    let mut file = None;
     let shards = match (&nodes, &topology) {
         (Some(_), Some(topology)) => {
             topology.mistake("stands beside `nodes`; the shards are listed in one place");
             None
         }
-        (None, Some(topology)) => topology_file(topology),
+        (None, Some(topology)) => topology_file(topology, &mut file),
         (Some(nodes), None) => shard_nodes(reading, nodes),
         (None, None) => {
             let message = "is missing; it lists the shards, unless `topology` names a file of them";
@@ -170,11 +172,12 @@ fn shards(reading: &Reading<'_>, mut section: Section<'_>) -> Topology {
     };
     section.finish();
     // With a mistake there is no configuration, whatever stands here.
-    shards.unwrap_or_default()
+    (shards.unwrap_or_default(), file)
 }
 
-fn topology_file(entry: &Entry<'_>) -> Option<Topology> {
+fn topology_file(entry: &Entry<'_>, file: &mut Option<PathBuf>) -> Option<Topology> {
     let path = entry.file()?;
+    *file = Some(path.clone());
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) => {

@@ -26,6 +26,44 @@ impl Format {
     }
 }
 
+/// What an event of a feed means to those around it in a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum About {
+    /// An item of a feed has other bytes; `v` is the feed's.
+    Change {
+        /// The feed's name.
+        feed: Arc<str>,
+        /// The item's id.
+        id: Arc<str>,
+    },
+    /// Anything else happened to a feed; `v` is the feed's.
+    Feed(Arc<str>),
+    /// An item that stands alone, such as a team's attributes, has other bytes; `v` is its own.
+    Lone {
+        /// The name of the feed that the item is from.
+        feed: Arc<str>,
+        /// The item's id.
+        id: Arc<str>,
+    },
+}
+
+impl About {
+    /// Returns the feed whose version the event tells, if it tells one.
+    #[must_use]
+    pub const fn feed(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Change { feed, .. } | Self::Feed(feed) => Some(feed),
+            Self::Lone { .. } => None,
+        }
+    }
+
+    /// Tells whether a newer event of the same makes this one superfluous.
+    #[must_use]
+    pub const fn is_change(&self) -> bool {
+        !matches!(self, Self::Feed(_))
+    }
+}
+
 /// A message for clients: a name and one JSON argument, shared by all who get it.
 #[derive(Debug, Clone)]
 pub struct Frame(Arc<Inner>);
@@ -35,18 +73,35 @@ struct Inner {
     name: Box<str>,
     utf8: Box<RawValue>,
     ascii: OnceLock<Box<RawValue>>,
+    /// The same with `v` null; made at the first need.
+    blind: OnceLock<Frame>,
+    about: Option<About>,
     shared: bool,
 }
 
 impl Frame {
-    /// Makes an event of its name and its argument, which must be JSON text.
+    /// Makes an event that is none of a feed's, of its name and its argument, which must be
+    /// JSON text.
     ///
     /// # Panics
     ///
     /// Panics when `json` is not JSON: frames are made of what the gateway encoded itself.
     #[must_use]
     pub fn event(name: &str, json: String) -> Self {
-        Self::new(name, json, false)
+        Self::new(name, json, None, false)
+    }
+
+    /// Makes an event of a feed, whose argument is an object that ends with its `v`.
+    ///
+    /// Every event that tells a feed's version must be made here: a mailbox that drops a change
+    /// takes the version from those behind it, and finds them by this.
+    ///
+    /// # Panics
+    ///
+    /// Panics when `json` is not JSON, as [`Frame::event`] does.
+    #[must_use]
+    pub fn of_feed(about: About, name: &str, json: String) -> Self {
+        Self::new(name, json, Some(about), false)
     }
 
     /// Makes a snapshot (`initial`, `reset`): shared bytes that count in no client's mailbox.
@@ -56,13 +111,32 @@ impl Frame {
     /// Panics when `json` is not JSON, as [`Frame::event`] does.
     #[must_use]
     pub fn snapshot(name: &str, json: String) -> Self {
-        Self::new(name, json, true)
+        Self::new(name, json, None, true)
     }
 
-    fn new(name: &str, json: String, shared: bool) -> Self {
+    fn new(name: &str, json: String, about: Option<About>, shared: bool) -> Self {
         metrics::frame_encoded(Format::Utf8);
         let utf8 = RawValue::from_string(json).expect("a frame is made of valid JSON");
-        Self(Arc::new(Inner { name: name.into(), utf8, ascii: OnceLock::new(), shared }))
+        let (ascii, blind) = (OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Inner { name: name.into(), utf8, ascii, blind, about, shared }))
+    }
+
+    /// Returns what this event means to those around it, if it is one of a feed.
+    #[must_use]
+    pub fn about(&self) -> Option<&About> {
+        self.0.about.as_ref()
+    }
+
+    /// Returns the same event with `v` null; encoded at the first call, once for all clients.
+    #[must_use]
+    pub fn without_version(&self) -> Self {
+        let whole = self.0.about.as_ref().and_then(|_| split_version(self.0.utf8.get()));
+        let Some(head) = whole else { return self.clone() };
+        let blind = self.0.blind.get_or_init(|| {
+            let json = format!(r#"{head},"v":null}}"#);
+            Self::new(&self.0.name, json, self.0.about.clone(), self.0.shared)
+        });
+        blind.clone()
     }
 
     /// Returns the event's name.
@@ -89,6 +163,18 @@ impl Frame {
     pub fn weight(&self) -> usize {
         if self.0.shared { 0 } else { self.0.utf8.get().len() + self.0.name.len() + FRAME_OVERHEAD }
     }
+
+    /// Returns how many bytes it has if it is a snapshot, which counts in no mailbox.
+    #[must_use]
+    pub fn snapshot_bytes(&self) -> usize {
+        if self.0.shared { self.0.utf8.get().len() } else { 0 }
+    }
+}
+
+/// Returns what stands before `"v":"…"}` at the end of an event, if it ends so.
+fn split_version(json: &str) -> Option<&str> {
+    let (head, v) = json.rsplit_once(r#","v":""#)?;
+    v.strip_suffix("\"}").filter(|v| !v.contains('"')).map(|_| head)
 }
 
 /// What one queued frame costs beyond its text, in bytes.
@@ -125,5 +211,23 @@ mod tests {
             serde_json::from_str(frame.json(Format::Utf8).get()).unwrap(),
         );
         assert_eq!(left, right);
+    }
+
+    #[test]
+    fn a_version_is_taken_out_once_and_from_its_own_place_only() {
+        let about = About::Change { feed: "f".into(), id: "1".into() };
+        let json = r#"{"feed":"f","id":"1","item":{"v":"1","w":",\"v\":\""},"v":"00ff"}"#;
+        let frame = Frame::of_feed(about.clone(), "change", json.to_owned());
+        let blind = frame.without_version();
+        let expected = json.replace(r#""00ff""#, "null");
+        assert_eq!(blind.json(Format::Utf8).get(), expected);
+        assert_eq!((blind.name(), blind.about()), ("change", Some(&about)));
+        assert!(Arc::ptr_eq(&blind.0, &frame.without_version().0));
+        assert!(Arc::ptr_eq(&blind.0, &blind.without_version().0));
+        let null = r#"{"feed":"f","id":"1","item":{"a":1,"v":"00ff"},"v":null}"#;
+        let null = Frame::of_feed(about, "change", null.to_owned());
+        assert!(Arc::ptr_eq(&null.0, &null.without_version().0));
+        let other = Frame::event("told", json.to_owned());
+        assert!(Arc::ptr_eq(&other.0, &other.without_version().0));
     }
 }

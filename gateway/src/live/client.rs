@@ -87,6 +87,7 @@ impl State {
             Command::Inspect { user, reply } => {
                 let _ = reply.send(self.inspect(&user));
             }
+            Command::Topology(topology) => self.topology(topology),
             Command::CloseAll(reason) => {
                 self.clients.values().for_each(|client| client.outbox.close(reason));
             }
@@ -105,6 +106,7 @@ impl State {
         for team in &identity.teams {
             self.acquire(&Owner::Team(team.clone()));
         }
+        owners(&identity).for_each(|owner| self.fetch(&owner, Instant::now()));
         let client = Client {
             outbox,
             session,
@@ -198,6 +200,7 @@ impl State {
             self.acquire(&Owner::Team(team.clone()));
             // A client without `initial` finds the team there.
             if joined {
+                self.fetch(&Owner::Team(team.clone()), Instant::now());
                 self.wait(id, What::Team(team));
             }
         }
@@ -240,6 +243,7 @@ impl State {
             client.subscribed.push(feed.clone());
             self.keeper.want(feed, self.router.owner(feed), Instant::now());
         }
+        self.keeper.fetch(feed, Instant::now());
     }
 
     /// Ends a subscription; calls that still wait for its feed are answered with `ended`.
@@ -368,6 +372,10 @@ impl State {
         }
         out.push_str("]}}}");
         let frame = Frame::snapshot("initial", out);
+        // What is too large to be held is not held in a frame either.
+        if owners(identity).any(|owner| self.views[&owner].is_large(&self.keeper)) {
+            return frame;
+        }
         let view = self.views.get_mut(&user).expect("a client's views are there");
         view.keep_initial(revisions, frame.clone());
         frame
@@ -458,9 +466,7 @@ impl State {
             let feeds = client.subscribed.iter().cloned().map(Room::Feed);
             let rooms = user.into_iter().chain(teams).chain(feeds).map(|room| room.to_string());
             let hung = self.hung.keys().filter(|feed| self.sees(*id, feed));
-            let version = |feed: &Arc<str>| {
-                self.keeper.mirror(feed).map(|mirror| mirror.version().to_string())
-            };
+            let version = |feed: &Arc<str>| self.keeper.version(feed).map(|v| v.to_string());
             let feeds: BTreeMap<_, _> = hung
                 .chain(&client.subscribed)
                 .map(|feed| (feed.to_string(), version(feed)))

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::{
     client::owners,
-    state::State,
+    state::{State, event_frame, lone_change},
     view::{Owner, PlaceId, TEAMS, View},
     waiting::What,
 };
@@ -79,6 +79,8 @@ impl State {
         for feed in &wanted {
             self.want_by_name(id, feed);
         }
+        // What is too large to be mirrored may have been dropped again since the client came.
+        owners(&identity).for_each(|owner| self.fetch(&owner, Instant::now()));
         self.wait(id, What::Resume(asked));
     }
 
@@ -140,7 +142,7 @@ impl State {
         let mut resumed = kept.iter().filter(|feed| claims.feed(feed).is_some()).count();
         let mut reset = anew.len() + gone.len();
         for json in gone {
-            offer_reset(outbox, &Frame::snapshot("reset", json));
+            offer(outbox, "reset", &Frame::snapshot("reset", json));
         }
         self.tell_models(identity, outbox, &teams, &lone_items(claims, user_name(&tree), USER));
         for step in steps {
@@ -148,7 +150,7 @@ impl State {
                 Step::Events(feed, events) => tell_events(outbox, &feed, events.iter()),
                 Step::Reset(owner, place) => {
                     let view = self.views.get_mut(&owner).expect("a client's views are there");
-                    offer_reset(outbox, &view.reset_frame(place, &self.keeper));
+                    offer(outbox, "reset", &view.reset_frame(place, &self.keeper));
                 }
             }
         }
@@ -161,7 +163,7 @@ impl State {
                 }
                 Answer::Anew => {
                     let json = snapshot::reset_json(feed, None, Some(&self.collection(feed)));
-                    offer_reset(outbox, &Frame::snapshot("reset", json));
+                    offer(outbox, "reset", &Frame::snapshot("reset", json));
                     reset += 1;
                 }
             }
@@ -182,7 +184,8 @@ impl State {
         for id in teams.keys().filter(|id| !identity.is_in(id)) {
             let is_me = one_feed && **id == *identity.user.as_str();
             if !is_me {
-                offer(outbox, "retract", snapshot::gone_json(teams_name(&tree), id));
+                let json = snapshot::gone_json(teams_name(&tree), id);
+                offer(outbox, "retract", &Frame::event("retract", json));
             }
         }
         for owner in owners(identity) {
@@ -194,17 +197,16 @@ impl State {
                 Owner::User(_) => user.get(owner.id()),
             };
             let (item, v) = view.attrs_item(&self.keeper);
-            let told = match (&owner, held) {
-                (Owner::Team(_), None) => "publish",
-                // What cannot be read now counts as unchanged, and is told once it can.
-                _ if !view.attrs_known => {
-                    view.attrs_held = true;
-                    continue;
+            match (&owner, held) {
+                (Owner::Team(_), None) => {
+                    let json = snapshot::item_event_json(&view.attrs, owner.id(), item, v);
+                    offer(outbox, "publish", &Frame::event("publish", json));
                 }
-                (_, Some(Some(held))) if *held == v => continue,
-                _ => "change",
-            };
-            offer(outbox, told, snapshot::item_event_json(&view.attrs, owner.id(), item, v));
+                // What cannot be read now counts as unchanged, and is told once it can.
+                _ if !view.attrs_known => view.attrs_held = true,
+                (_, Some(Some(held))) if *held == v => {}
+                _ => offer(outbox, "change", &lone_change(&view.attrs, owner.id(), item, v)),
+            }
         }
     }
 
@@ -358,20 +360,15 @@ fn answer<'keeper>(keeper: &'keeper Keeper, claims: &Claims, feed: &str) -> Answ
     }
 }
 
-fn tell_events<'a>(outbox: &Outbox, feed: &str, events: impl Iterator<Item = &'a Event>) {
+fn tell_events<'a>(outbox: &Outbox, feed: &Arc<str>, events: impl Iterator<Item = &'a Event>) {
     for event in events {
-        let (name, json) = snapshot::event_json(feed, event);
-        offer(outbox, name, json);
+        let (name, frame) = event_frame(feed, &event.change, Some(event.v));
+        offer(outbox, name, &frame);
     }
 }
 
-fn offer(outbox: &Outbox, name: &'static str, json: String) {
-    let delivered = outbox.offer(&Frame::event(name, json)).is_ok();
-    metrics::events_delivered(name, u64::from(delivered));
-}
-
-fn offer_reset(outbox: &Outbox, frame: &Frame) {
-    metrics::events_delivered("reset", u64::from(outbox.offer(frame).is_ok()));
+fn offer(outbox: &Outbox, name: &'static str, frame: &Frame) {
+    metrics::events_delivered(name, u64::from(outbox.offer(frame).is_ok()));
 }
 
 /// Tells whether a client holds what another user was shown.

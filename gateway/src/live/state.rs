@@ -8,9 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use shard_router::{
-    feed::BadFeed,
+    feed::{BadFeed, Checked},
     router::Router,
-    shard::{Heard, Link, ShardError},
+    shard::{Heard, ShardError},
 };
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,15 +18,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     COMMANDS, Command, Listener, Settings,
     client::Client,
+    links::{Links, Voice},
     view::{Need, Owner, PlaceId, View},
     waiting::{Until, Waiting},
 };
 use crate::{
-    hub::{ClientId, Hub, Room, frame::Frame},
+    hub::{
+        ClientId, Hub, Room,
+        frame::{About, Frame},
+    },
     identity::{TeamId, UserId},
     metrics,
     mirror::{
-        Change, Event,
+        Change, Version,
         keeper::{Answer, Effect, Keeper, MISSING, Out},
     },
     snapshot,
@@ -42,8 +46,20 @@ const TICK: Duration = Duration::from_millis(100);
 /// What a shard answered to an [`Effect`].
 #[derive(Debug)]
 enum Answered {
-    Read { nonce: u64, answers: Result<Vec<Result<Answer, BadFeed>>, ShardError> },
-    Marked { shard: usize, nonce: u64, sent: Result<(), ShardError> },
+    Read {
+        nonce: u64,
+        answers: Result<Vec<Result<Answer, BadFeed>>, ShardError>,
+    },
+    Verified {
+        shard: usize,
+        nonce: u64,
+        checked: Result<Vec<Result<Checked, BadFeed>>, ShardError>,
+    },
+    Marked {
+        shard: usize,
+        nonce: u64,
+        sent: Result<(), ShardError>,
+    },
 }
 
 pub(super) struct State {
@@ -54,7 +70,7 @@ pub(super) struct State {
     pub(super) router: Arc<Router>,
     pub(super) listener: Box<dyn Listener>,
     pub(super) tracker: TaskTracker,
-    pub(super) links: Vec<Link>,
+    pub(super) links: Links,
     pub(super) heard: mpsc::Receiver<(usize, Heard)>,
     answers: mpsc::Sender<Answered>,
     answered: mpsc::Receiver<Answered>,
@@ -86,15 +102,10 @@ impl State {
         tracker: TaskTracker,
     ) -> Self {
         let keeper = Keeper::new(settings.keeper.clone(), &settings.shards, Instant::now());
-        let (told, heard) = mpsc::channel(HEARD);
-        let links = router.shards().iter().enumerate();
-        let links = links
-            .map(|(index, shard)| {
-                let link = shard.link(index, told.clone());
-                link.subscribe(keeper.standing_channels(), STANDING);
-                link
-            })
-            .collect();
+        let (mut links, heard) = Links::new(HEARD);
+        for (index, shard) in router.shards() {
+            links.open(index, &*shard, keeper.standing_channels());
+        }
         let (answers, answered) = mpsc::channel(COMMANDS);
         Self {
             keeper,
@@ -139,13 +150,13 @@ impl State {
                     Some(command) => self.command(command),
                     None => inbox_open = false,
                 },
-                Some((shard, heard)) = self.heard.recv() => {
+                Some((link, heard)) = self.heard.recv() => {
                     let now = Instant::now();
                     notices = Some(now);
-                    self.keeper.heard(shard, heard, now);
+                    self.hear(link, heard, now);
                     for _ in 0..BATCH {
-                        let Ok((shard, heard)) = self.heard.try_recv() else { break };
-                        self.keeper.heard(shard, heard, now);
+                        let Ok((link, heard)) = self.heard.try_recv() else { break };
+                        self.hear(link, heard, now);
                     }
                 }
                 Some(answered) = self.answered.recv() => self.answer(answered),
@@ -165,10 +176,22 @@ impl State {
         }
     }
 
+    /// Hands on what a connection tells, unless it was let go since.
+    fn hear(&mut self, link: usize, heard: Heard, now: Instant) {
+        match self.links.voice(link) {
+            Some(Voice::Shard(shard)) => self.keeper.heard(shard, heard, now),
+            Some(Voice::Witness(shard)) => self.keeper.witnessed(shard, &heard),
+            None => {}
+        }
+    }
+
     fn answer(&mut self, answered: Answered) {
         let now = Instant::now();
         match answered {
             Answered::Read { nonce, answers } => self.keeper.answered(nonce, answers, now),
+            Answered::Verified { shard, nonce, checked } => {
+                self.keeper.verified(shard, nonce, checked, now);
+            }
             Answered::Marked { shard, nonce, sent } => self.keeper.probed(shard, nonce, sent, now),
         }
     }
@@ -196,13 +219,16 @@ impl State {
         let now = Instant::now();
         match out {
             Out::Filled(feed) => self.filled(&feed, now),
-            Out::Event(feed, event) => self.event(&feed, &event, now),
+            Out::Event(feed, event) => self.event(&feed, &event.change, Some(event.v), now),
+            Out::Passed(feed, change) => self.event(&feed, &change, None, now),
+            Out::Emptied(feed) => self.emptied(&feed, now),
             Out::Reset(feed) => self.reset(&feed, now),
             Out::ItemFilled(feed, id) => self.item_filled(&feed, &id),
             Out::Item(feed, id) => self.item(&feed, &id),
             Out::Finished { queue, id, result } => self.listener.finished(&queue, &id, result),
             Out::Control(message) => self.listener.control(message),
             Out::Shard { shard, up } => self.listener.shard(shard, up),
+            Out::Deaf(is_deaf) => self.listener.deaf(is_deaf),
         }
     }
 
@@ -263,19 +289,18 @@ impl State {
         self.waiting.expire(now);
     }
 
-    fn event(&mut self, feed: &Arc<str>, event: &Event, now: Instant) {
+    fn event(&mut self, feed: &Arc<str>, change: &Change, v: Option<Version>, now: Instant) {
         self.acks.remove(feed);
         let audience = self.audience(feed);
         if audience.iter().any(|room| !self.hub.is_empty(room)) {
-            let (name, json) = snapshot::event_json(feed, event);
-            let delivered = self.hub.send(&audience, &Frame::event(name, json));
-            metrics::events_delivered(name, delivered);
+            let (name, frame) = event_frame(feed, change, v);
+            metrics::events_delivered(name, self.hub.send(&audience, &frame));
         }
         for (owner, place) in self.places(feed) {
             let mut needs = Vec::new();
             let Some(view) = self.views.get_mut(&owner) else { continue };
             view.stale(place);
-            match &event.change {
+            match change {
                 Change::Publish { id, .. } => view.published(place, id, now, &mut needs),
                 Change::Retract { id } => view.retracted(place, id, &mut needs),
                 Change::Change { .. } | Change::Position { .. } => {}
@@ -297,6 +322,7 @@ impl State {
             }
             self.open.insert(owner.clone());
             self.meet(&owner, needs, now);
+            self.fetch(&owner, now);
             self.ready(&owner);
         }
         if !self.hub.is_empty(&Room::Feed(feed.clone())) {
@@ -349,7 +375,7 @@ impl State {
             let Some(view) = self.views.get_mut(&owner) else { continue };
             view.stale_model();
             let (item, v) = view.attrs_item(&self.keeper);
-            let frame = Frame::event("change", snapshot::item_event_json(feed, id, item, v));
+            let frame = lone_change(feed, id, item, v);
             let delivered = self.hub.send(&[owner.room()], &frame);
             metrics::events_delivered("change", delivered);
         }
@@ -410,7 +436,9 @@ impl State {
     /// Returns a feed as a flat collection, as its subscribers see it.
     pub(super) fn collection(&self, feed: &str) -> String {
         match self.keeper.mirror(feed) {
-            Some(mirror) => snapshot::collection_json(feed, mirror, |_| []),
+            Some(mirror) => {
+                snapshot::collection_json(feed, mirror, self.keeper.version(feed), |_| [])
+            }
             None => snapshot::unavailable_json(feed),
         }
     }
@@ -419,9 +447,9 @@ impl State {
         let (router, answers, channel) =
             (self.router.clone(), self.answers.clone(), self.mark_channel.clone());
         match effect {
-            Effect::Read { feed, nonce, .. } => {
+            Effect::Read { shard, feed, nonce } => {
                 self.tracker.spawn(async move {
-                    let read = router.read(&feed, channel, nonce.to_string()).await;
+                    let read = router.read_on(shard, &feed, channel, nonce.to_string()).await;
                     let read = read.map(|content| vec![content.map(Answer::Full)]);
                     // Nobody waits any more when the live state has stopped.
                     let _ = answers.send(Answered::Read { nonce, answers: read }).await;
@@ -435,6 +463,12 @@ impl State {
                     let _ = answers.send(Answered::Read { nonce, answers: read }).await;
                 });
             }
+            Effect::Verify { shard, feeds, nonce } => {
+                self.tracker.spawn(async move {
+                    let checked = router.verify(shard, &feeds, channel, nonce.to_string()).await;
+                    let _ = answers.send(Answered::Verified { shard, nonce, checked }).await;
+                });
+            }
             Effect::Mark { shard, nonce } => {
                 self.tracker.spawn(async move {
                     let sent = router.mark(shard, channel, nonce.to_string()).await;
@@ -442,13 +476,42 @@ impl State {
                 });
             }
             Effect::Subscribe { shard, channels, ticket } => {
-                self.links[shard].subscribe(channels, ticket)
+                self.links.subscribe(shard, channels, ticket);
             }
-            Effect::Unsubscribe { shard, channels } => self.links[shard].unsubscribe(channels),
-            Effect::Reset { shard, reason } => self.links[shard].reset(reason),
+            Effect::Unsubscribe { shard, channels } => self.links.unsubscribe(shard, channels),
+            Effect::Witness { shard } => {
+                if let Some((_, known)) =
+                    self.router.shards().into_iter().find(|(at, _)| *at == shard)
+                {
+                    self.links.witness(shard, &*known, channel);
+                }
+            }
+            Effect::Dismiss { shard } => self.links.dismiss(shard),
+            Effect::Reset { shard, reason } => self.links.reset(shard, reason),
         }
     }
 }
 
-/// The ticket of the channels that a connection has from its start; the keeper's begin at 1.
-const STANDING: u64 = 0;
+/// Returns the event that tells one change of a feed, with its name.
+///
+/// Events of feeds are made here and nowhere else, so that every mailbox knows them.
+pub(super) fn event_frame(
+    feed: &Arc<str>,
+    change: &Change,
+    v: Option<Version>,
+) -> (&'static str, Frame) {
+    let (name, json) = snapshot::event_json(feed, change, v);
+    let about = match change {
+        Change::Change { id, .. } => About::Change { feed: feed.clone(), id: id.clone() },
+        Change::Publish { .. } | Change::Retract { .. } | Change::Position { .. } => {
+            About::Feed(feed.clone())
+        }
+    };
+    (name, Frame::of_feed(about, name, json))
+}
+
+/// Returns the event that tells that a lone item, such as a team's attributes, is another.
+pub(super) fn lone_change(feed: &str, id: &str, item: &[u8], v: Version) -> Frame {
+    let about = About::Lone { feed: feed.into(), id: id.into() };
+    Frame::of_feed(about, "change", snapshot::item_event_json(feed, id, item, v))
+}

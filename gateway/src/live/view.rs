@@ -272,6 +272,22 @@ impl View {
         }
     }
 
+    /// Takes in that a place's content is not at hand any more; its room holds it all the same.
+    pub(super) fn unfill(&mut self, place: PlaceId) {
+        self.unfilled.insert(place);
+        self.stale(place);
+    }
+
+    /// Lists the feeds whose content is not there.
+    pub(super) fn unfilled_feeds(&self) -> Vec<Arc<str>> {
+        self.unfilled.iter().map(|place| self.places[place].feed.clone()).collect()
+    }
+
+    /// Tells whether any of its feeds is too large to be held.
+    pub(super) fn is_large(&self, keeper: &Keeper) -> bool {
+        self.places.values().any(|place| keeper.is_passed(&place.feed))
+    }
+
     /// Brings what hangs below a place in line with its items; new children wait for `place`'s own reset.
     fn regrow(&mut self, place: PlaceId, keeper: &Keeper, now: Instant, needs: &mut Vec<Need>) {
         let Some(Place { feed, path, children, .. }) = self.places.get(&place) else { return };
@@ -369,6 +385,9 @@ impl View {
         needs: &mut Vec<Need>,
     ) {
         self.stale(place);
+        if keeper.mirror(&self.places[&place].feed).is_some() {
+            self.unfilled.remove(&place);
+        }
         if self.hears(place) {
             self.hide(place, now);
             self.open.push(place);
@@ -463,19 +482,21 @@ impl View {
         for (id, nested) in children {
             below.insert(id, nested.into_iter().map(|child| self.encode(child, keeper)).collect());
         }
-        let encoded: Arc<str> =
-            match keeper.mirror(&feed).filter(|_| !self.unfilled.contains(&place)) {
-                Some(mirror) => snapshot::collection_json(&feed, mirror, |id| {
-                    let nested = below.get(id).map(Vec::as_slice).unwrap_or_default();
-                    names
-                        .iter()
-                        .map(String::as_str)
-                        .zip(nested.iter().map(AsRef::as_ref))
-                        .collect::<Vec<_>>()
-                })
-                .into(),
-                None => snapshot::unavailable_json(&feed).into(),
-            };
+        let encoded: Arc<str> = match keeper
+            .mirror(&feed)
+            .filter(|_| !self.unfilled.contains(&place))
+        {
+            Some(mirror) => snapshot::collection_json(&feed, mirror, keeper.version(&feed), |id| {
+                let nested = below.get(id).map(Vec::as_slice).unwrap_or_default();
+                names
+                    .iter()
+                    .map(String::as_str)
+                    .zip(nested.iter().map(AsRef::as_ref))
+                    .collect::<Vec<_>>()
+            })
+            .into(),
+            None => snapshot::unavailable_json(&feed).into(),
+        };
         self.places.get_mut(&place).expect("is there").encoded = Some(encoded.clone());
         encoded
     }

@@ -81,6 +81,11 @@ impl Waiting {
         self.due.extend(self.until.remove(until).into_iter().flatten());
     }
 
+    /// Tells whether anybody waits for this.
+    pub(super) fn awaits(&self, until: &Until) -> bool {
+        self.until.contains_key(until)
+    }
+
     /// Takes in that time has passed.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((deadline, number)) = self.deadlines.front().copied()

@@ -1,4 +1,4 @@
-//! Keeps the mirrors true: fills, follows, settles, repairs, lets go.
+//! Keeps the mirrors true: fills, follows, settles, verifies, repairs, lets go.
 //!
 //! A state machine without a clock and without I/O: what was heard and what was read
 //! go in, [`Effect`]s to carry out and [`Out`]s for the clients come out. `live` is the
@@ -26,17 +26,22 @@ use self::{
     feeds::{Body, Cause, Feeds, Key, Scope, Tracked},
     reading::Read,
 };
-use super::{Event, Mirror, Verb, Version};
+use super::{Change, Event, Mirror, Verb, Version};
 use crate::metrics;
 
 mod connection;
 mod feeds;
+mod hearing;
 mod notices;
+mod passing;
 mod reading;
+mod settling;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod topology;
+mod verifying;
 
 /// How the keeper behaves.
 #[derive(Debug, Clone)]
@@ -45,14 +50,18 @@ pub struct Settings {
     pub settle: Duration,
     /// How long a mirror without clients is kept.
     pub linger: Duration,
+    /// Each mirror is compared with its feed at least this often.
+    pub verify_every: Duration,
+    /// What all mirrors together may take.
+    pub max_bytes: usize,
+    /// What one mirror may take.
+    pub max_feed_bytes: usize,
     /// The channel on which the shards answer with marks; ours alone.
     pub mark_channel: String,
     /// The job queues whose `job.finish` is heard from the start.
     pub queues: Vec<String>,
 }
 
-/// A mark that the shard has sent is heard within this, or the connection is deaf.
-const MARK_WITHIN: Duration = Duration::from_secs(3);
 /// Feeds without content that linger; more are let go at once, the oldest first.
 const IDLE_EMPTY: usize = 10_000;
 
@@ -74,6 +83,15 @@ pub enum Effect {
         shard: usize,
         /// What is asked of each feed.
         touched: Vec<Touched>,
+        /// What its mark says.
+        nonce: u64,
+    },
+    /// Compute the versions of feeds; answer by [`Keeper::verified`].
+    Verify {
+        /// The shard.
+        shard: usize,
+        /// The feeds.
+        feeds: Vec<String>,
         /// What its mark says.
         nonce: u64,
     },
@@ -100,6 +118,17 @@ pub enum Effect {
         /// The channels.
         channels: Vec<Bytes>,
     },
+    /// Open a second subscription connection that hears marks alone; what it tells goes to
+    /// [`Keeper::witnessed`].
+    Witness {
+        /// The shard.
+        shard: usize,
+    },
+    /// Close the second connection.
+    Dismiss {
+        /// The shard.
+        shard: usize,
+    },
     /// Give the subscription connection up and make a new one.
     Reset {
         /// The shard.
@@ -116,6 +145,10 @@ pub enum Out {
     Filled(Arc<str>),
     /// One change of a feed; the mirror holds it already.
     Event(Arc<str>, Event),
+    /// One change of a feed that is passed through, unchecked.
+    Passed(Arc<str>, Change),
+    /// What was at hand of a feed that is passed through is dropped; its clients hold it.
+    Emptied(Arc<str>),
     /// The difference is longer than the feed: it is to be sent anew.
     Reset(Arc<str>),
     /// The item of a shared feed is known for the first time.
@@ -140,6 +173,8 @@ pub enum Out {
         /// Whether it is heard.
         up: bool,
     },
+    /// A connection of ours is deaf where another would hear, or none is any more.
+    Deaf(bool),
 }
 
 /// What a read brought for one feed.
@@ -156,9 +191,15 @@ pub enum Answer {
 pub struct Keeper {
     settings: Settings,
     shards: Vec<Connection>,
+    /// Whether a connection of ours is deaf where another would hear.
+    is_deaf: bool,
     feeds: Feeds,
     /// The bytes of all mirrors.
     bytes: usize,
+    /// How many feeds are passed through, what of them is at hand until when, and its bytes.
+    passed: usize,
+    at_hand: BTreeSet<(Instant, Key)>,
+    at_hand_bytes: usize,
     reads: HashMap<u64, Read>,
     /// Subscriptions that are not confirmed yet.
     tickets: HashMap<u64, Key>,
@@ -182,8 +223,12 @@ impl Keeper {
         Self {
             settings,
             shards: shards.iter().map(|name| Connection::new(name, now)).collect(),
+            is_deaf: false,
             feeds: Feeds::default(),
             bytes: 0,
+            passed: 0,
+            at_hand: BTreeSet::new(),
+            at_hand_bytes: 0,
             reads: HashMap::new(),
             tickets: HashMap::new(),
             touched: BTreeSet::new(),
@@ -217,7 +262,8 @@ impl Keeper {
         std::mem::take(&mut self.effects)
     }
 
-    /// Returns the mirror of a feed, once it is filled.
+    /// Returns the mirror of a feed, once it is filled; of one that is passed through, what is
+    /// at hand.
     #[must_use]
     pub fn mirror(&self, feed: &str) -> Option<&Mirror> {
         match &self.feeds.get(Scope::Whole, feed)?.body {
@@ -238,10 +284,10 @@ impl Keeper {
     /// Tells whether a shard is heard now.
     #[must_use]
     pub fn is_up(&self, shard: usize) -> bool {
-        self.shards[shard].up
+        self.shards[shard].is_heard()
     }
 
-    /// Returns how many mirrors there are and their bytes.
+    /// Returns how many feeds are tracked and the bytes of their mirrors.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
         (self.feeds.len(), self.bytes)
@@ -251,13 +297,15 @@ impl Keeper {
     #[must_use]
     pub fn subscriptions(&self) -> Vec<(&str, usize)> {
         let standing = STANDING.len() + 1 + self.settings.queues.len();
-        let count = |shard: &Connection| standing + shard.feeds * VERBS.len();
-        self.shards.iter().map(|shard| (shard.name.as_str(), count(shard))).collect()
+        let count = |shard: &Connection| standing + shard.members.len() * VERBS.len();
+        let shards = self.shards.iter().filter(|shard| !shard.gone);
+        shards.map(|shard| (shard.name.as_str(), count(shard))).collect()
     }
 
     /// Wants a feed mirrored; [`Out::Filled`] follows when it is not filled yet.
     pub fn want(&mut self, feed: &Arc<str>, shard: usize, now: Instant) {
         self.track(&(Scope::Whole, feed.clone()), shard, now);
+        self.fetch(feed, now);
     }
 
     /// Wants a feed once less; without users it lingers.
@@ -293,7 +341,7 @@ impl Keeper {
             let ticket = self.counter;
             self.tickets.insert(ticket, key.clone());
             self.effects.push(Effect::Subscribe { shard, channels: channels(&key.1), ticket });
-            self.shards[shard].feeds += 1;
+            self.shards[shard].members.insert(key.clone());
             self.feeds.insert(key.clone(), Tracked::new(shard, Body::empty(key.0), ticket, now));
         }
         let tracked = self.feeds.at_mut(key).expect("was inserted above");
@@ -324,18 +372,21 @@ impl Keeper {
         }
     }
 
-    /// Brings the total in line with what a feed takes now.
+    /// Brings the totals in line with what a feed takes now.
     fn weigh(&mut self, key: &Key) {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
         let bytes = tracked.body.bytes();
+        let (bytes, at_hand) = if tracked.passed.is_some() { (0, bytes) } else { (bytes, 0) };
         self.bytes = self.bytes + bytes - std::mem::replace(&mut tracked.bytes, bytes);
+        let before = std::mem::replace(&mut tracked.at_hand, at_hand);
+        self.at_hand_bytes = self.at_hand_bytes + at_hand - before;
     }
 
     /// Takes in what a shard connection tells.
     pub fn heard(&mut self, shard: usize, heard: Heard, now: Instant) {
         match heard {
             Heard::Up => self.up(shard, now),
-            Heard::Lost { reason } => self.lost(shard, &reason),
+            Heard::Lost { reason } => self.lost(shard, &reason, now),
             Heard::Confirmed { ticket } => {
                 if let Some(key) = self.tickets.remove(&ticket)
                     && let Some(tracked) = self.feeds.at_mut(&key)
@@ -358,14 +409,14 @@ impl Keeper {
     pub fn tick(&mut self, now: Instant) {
         self.wake(now);
         self.settle(now);
-        let deaf = self.deaf(now);
+        self.listen(now);
         for shard in 0..self.shards.len() {
-            self.probe(shard, deaf.contains(&shard), now);
+            self.verify(shard, now);
             self.pump(shard, now);
         }
         self.let_go(now);
-        let (count, bytes) = self.size();
-        metrics::mirrors(count, bytes);
+        self.drop_at_hand(now);
+        metrics::mirrors(self.feeds.len(), self.bytes + self.at_hand_bytes, self.passed);
     }
 
     /// Drops mirrors that nobody wanted for a while.
@@ -380,6 +431,7 @@ impl Keeper {
 
     /// Drops a feed that nobody wants.
     fn forget(&mut self, key: &Key) {
+        self.end_passing(key);
         let tracked = self.feeds.remove(key).expect("what is idle is tracked");
         let idle = (tracked.idle_since, key.clone());
         self.idle.remove(&idle);
@@ -389,7 +441,8 @@ impl Keeper {
             self.tickets.remove(&ticket);
         }
         self.bytes -= tracked.bytes;
-        self.shards[tracked.shard].feeds -= 1;
+        self.at_hand_bytes -= tracked.at_hand;
+        self.shards[tracked.shard].members.remove(key);
         let channels = channels(&key.1);
         self.effects.push(Effect::Unsubscribe { shard: tracked.shard, channels });
     }

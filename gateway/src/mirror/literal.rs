@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
-use shard_router::feed::{Content, Kind};
+use shard_router::feed::{Content, Kind, Position};
 
 use super::{Change, Event, Mirror};
 
@@ -66,6 +66,43 @@ impl Client {
     #[track_caller]
     pub(super) fn check_same(&self, other: &Self) {
         self.check(&Content { kind: other.kind, entries: other.items.clone(), bad_ids: 0 });
+    }
+
+    /// Does what an unchecked event says, as the design has it for clients.
+    pub(super) fn pass(&mut self, change: &Change) {
+        match change {
+            Change::Publish { id, item, position } => {
+                self.take(id);
+                let at = position.as_ref().map_or(Some(self.items.len()), |at| self.unchecked(at));
+                let at = at.unwrap_or(self.items.len());
+                self.items.insert(at, (id.to_string(), item.clone()));
+            }
+            Change::Change { id, item } => {
+                if let Some(at) = self.find(id) {
+                    self.items[at].1 = item.clone();
+                }
+            }
+            Change::Retract { id } => drop(self.take(id)),
+            Change::Position { id, position } => {
+                if let Some(item) = self.take(id) {
+                    let at = self.unchecked(position).unwrap_or(self.items.len());
+                    self.items.insert(at, item);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, id: &str) -> Option<(String, Bytes)> {
+        self.find(id).map(|at| self.items.remove(at))
+    }
+
+    fn unchecked(&self, position: &Position) -> Option<usize> {
+        match position {
+            Position::Begin => Some(0),
+            Position::End => Some(self.items.len()),
+            Position::Before(next) => self.find(next),
+            Position::After(previous) => Some(self.find(previous)? + 1),
+        }
     }
 
     /// Takes the kind that a repair found, which no event tells.

@@ -1,4 +1,5 @@
-//! The client library as pages load it: `/socket.io/socket.io.js`, of the generation asked for.
+//! The libraries as pages load them: `/socket.io/socket.io.js`, of the generation asked for, and
+//! `/capsule.js`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -39,7 +40,12 @@ impl Generation {
     }
 }
 
-/// Pages may keep a bundle, and ask whether it is still right.
+/// Our own library for browsers, see `docs/capsule.md`.
+const CAPSULE: &str = include_str!("../../assets/capsule.js");
+
+const SCRIPT: &str = "application/javascript; charset=utf-8";
+
+/// Pages may keep a library, and ask whether it is still right.
 const CACHE: &str = "public, max-age=0, must-revalidate";
 
 /// Answers a request for a file of the bundle.
@@ -54,6 +60,18 @@ pub fn answer(generation: Generation, file: &str, headers: &HeaderMap) -> Respon
             "There is nothing here.\n"
         });
     };
+    let kind = if file.ends_with(".map") { "application/json; charset=utf-8" } else { SCRIPT };
+    unless_known(content, kind, headers)
+}
+
+/// Answers a request for `/capsule.js`.
+#[must_use]
+pub fn capsule(headers: &HeaderMap) -> Response {
+    unless_known(CAPSULE.as_bytes(), SCRIPT, headers)
+}
+
+/// Answers with a file, or that what the page has of it is still right.
+fn unless_known(content: &'static [u8], kind: &'static str, headers: &HeaderMap) -> Response {
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);
     let etag = format!("\"{:016x}\"", hasher.finish());
@@ -66,12 +84,7 @@ pub fn answer(generation: Generation, file: &str, headers: &HeaderMap) -> Respon
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        Response::new(Body::from(*content))
-    };
-    let kind = if file.ends_with(".map") {
-        "application/json; charset=utf-8"
-    } else {
-        "application/javascript; charset=utf-8"
+        Response::new(Body::from(content))
     };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -1,10 +1,6 @@
 //! Stands in front of an engine: judges the Origin, finds the session, and closes transports.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, HttpBody},
@@ -275,8 +271,7 @@ impl Guard {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             transport.carried_by(peer);
         } else if !is_post {
-            let bytes = response.body().size_hint().lower();
-            transport.polled.fetch_add(bytes, Ordering::Relaxed);
+            transport.answers(peer, response.body().size_hint().lower());
             if transport.has_websocket() {
                 // The engine answers every poll of an upgrading client at once, and the client
                 // asks again at once: hundreds of times a second until the upgrade is over.

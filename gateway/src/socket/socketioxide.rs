@@ -14,43 +14,35 @@ use std::{
 };
 
 use axum::{body::Body, extract::Request};
-use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use socketioxide::{
-    ParserConfig, ProtocolVersion, SendError, SocketError, SocketIo, TransportType,
+    ParserConfig, ProtocolVersion, SocketIo,
     adapter::LocalAdapter,
-    extract::AckSender,
-    handler::{ConnectHandler, DisconnectHandler, FromMessageParts, MessageHandler, Value},
+    handler::{ConnectHandler, DisconnectHandler, MessageHandler, Value},
     socket::{DisconnectReason, Socket},
 };
-use tokio::{
-    sync::mpsc::{self, error::TrySendError},
-    time::{Instant, sleep},
-};
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::debug;
 
 use crate::{
-    hub::frame::Format,
-    metrics,
-    outbox::{CloseReason, Mailbox, Outbox, Outgoing, mailbox},
+    outbox::{CloseReason, Mailbox, Outbox, mailbox},
     socket::{
         Accept, Connection, Inbound, Protocol, Settings,
         guard::{Admitted, Engine},
         mojibake,
         transport::Transport,
-        window::Window,
     },
 };
 
+mod carrier;
+
+use carrier::Carrier;
+
 /// How many packets the engine itself keeps for a client; the rest waits in the mailbox.
 const BUFFERED_PACKETS: usize = 64;
-
-/// How many of them are ours; the others are for heartbeats, which end a client whose buffer has
-/// no room for them.
-const OUR_PACKETS: usize = 48;
 
 /// What a message may have around it (type, name, ack number), in bytes.
 const PACKET_OVERHEAD: usize = 1_024;
@@ -76,12 +68,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a change from polling to a websocket may take: socket.io's own default.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a client has to close its transport after a DISCONNECT packet of either side.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// Between two tries to hand something to a full engine: from, to.
-const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
 type Client = Arc<Socket<LocalAdapter>>;
 
@@ -182,8 +168,7 @@ impl ConnectHandler<LocalAdapter, ByHand> for Door {
         let joined = transport.join(link.protocol);
         let shared = self.0.clone();
         tokio::spawn(async move {
-            let window = Window::new(OUR_PACKETS);
-            Drain { client, link, mailbox, window, transport, joined, shared }.run().await;
+            Carrier::new(client, link, mailbox, transport, joined, shared).run().await;
         });
         (self.0.accept)(connection);
     }
@@ -281,180 +266,6 @@ impl DisconnectHandler<LocalAdapter, ByHand> for Ear {
         self.0.leave();
         defer(client);
     }
-}
-
-/// Carries a client's mailbox into the engine.
-struct Drain {
-    client: Client,
-    link: Arc<Link>,
-    mailbox: Mailbox,
-    window: Window,
-    transport: Arc<Transport>,
-    joined: u32,
-    shared: Arc<Shared>,
-}
-
-/// The client is to be closed, or is gone.
-struct Over;
-
-impl Drain {
-    async fn run(mut self) {
-        while self.carry().await.is_ok() {}
-        if self.transport.has_stalled() {
-            self.link.outbox.close(CloseReason::Stalled);
-        }
-        let reason = self.link.outbox.closed();
-        if reason == Some(CloseReason::AskedFinally) {
-            self.say_goodbye().await;
-        }
-        let has_left = self.link.left.is_cancelled();
-        self.link.leave();
-        self.transport.leave(self.joined);
-        metrics::disconnected(reason);
-        debug!(reason = reason.map_or("left", CloseReason::label), "Client is gone.");
-        if has_left {
-            let lingers = self.link.lingers.load(Ordering::Acquire);
-            if !lingers {
-                return;
-            }
-            sleep(LINGER).await;
-            if !self.transport.is_last(self.joined) {
-                return;
-            }
-        }
-        self.let_upgrade_end().await;
-        self.transport.close();
-        self.end_polling().await;
-    }
-
-    /// Waits while the client changes from polling to a websocket.
-    ///
-    /// Once its probe was answered it polls no more, and when the websocket breaks before the
-    /// change is made it hears nothing until its heartbeat fails, 45 seconds later.
-    async fn let_upgrade_end(&self) {
-        let began = Instant::now();
-        while self.transport.has_websocket()
-            && self.client.transport_type() == TransportType::Polling
-            && self.client.connected()
-            && began.elapsed() < UPGRADE_TIMEOUT
-        {
-            sleep(RETRY.1).await;
-        }
-    }
-
-    /// Carries one thing.
-    async fn carry(&mut self) -> Result<(), Over> {
-        let outgoing = tokio::select! {
-            outgoing = self.mailbox.next() => outgoing,
-            () = self.link.left.cancelled() => return Err(Over),
-        };
-        let format = match self.link.protocol {
-            Protocol::Eio3 => Format::Ascii,
-            Protocol::Eio4 => Format::Utf8,
-        };
-        match outgoing {
-            Outgoing::Event(frame) => {
-                let json = frame.json(format);
-                let bytes = r#"42["",]"#.len() + frame.name().len() + json.get().len();
-                self.hand(bytes, |client| client.emit(frame.name(), json)).await
-            }
-            Outgoing::Ack(call, frame) => {
-                let Ok(call) = i64::try_from(call) else {
-                    return Ok(());
-                };
-                let json = frame.json(format);
-                let bytes = "43[]".len() + call.to_string().len() + json.get().len();
-                self.hand(bytes, |client| ack(client, call).send(json)).await
-            }
-            Outgoing::Close(_) => Err(Over),
-        }
-    }
-
-    /// Hands one packet of so many bytes to the engine, as soon as it has room.
-    async fn hand(
-        &mut self,
-        bytes: usize,
-        send: impl Fn(&Client) -> Result<(), SendError>,
-    ) -> Result<(), Over> {
-        let mut pause = RETRY.0;
-        let mut full_since = None;
-        loop {
-            let has_room = self.transport.gone().is_none_or(|gone| self.window.has_room(gone));
-            if has_room {
-                match send(&self.client) {
-                    Ok(()) => {
-                        self.window.give(self.on_wire(bytes));
-                        return Ok(());
-                    }
-                    Err(SendError::Socket(SocketError::InternalChannelFull)) => {}
-                    Err(_) => return Err(Over),
-                }
-            }
-            // On a websocket the stream itself tells; a polling client that asks no more is
-            // only seen here.
-            let full_since = *full_since.get_or_insert_with(Instant::now);
-            let is_polling = self.client.transport_type() == TransportType::Polling;
-            if is_polling && full_since.elapsed() > self.shared.stall {
-                self.link.outbox.close(CloseReason::Stalled);
-                return Err(Over);
-            }
-            tokio::select! {
-                () = sleep(pause) => pause = (pause * 2).min(RETRY.1),
-                _ = self.mailbox.closed() => return Err(Over),
-                () = self.link.left.cancelled() => return Err(Over),
-            }
-        }
-    }
-
-    /// Adds what a websocket puts before a packet; how polls frame it is not known yet.
-    fn on_wire(&self, bytes: usize) -> usize {
-        let head = match (self.client.transport_type(), bytes) {
-            (TransportType::Polling, _) => 0,
-            (TransportType::Websocket, ..126) => 2,
-            (TransportType::Websocket, ..0x1_0000) => 4,
-            (TransportType::Websocket, _) => 10,
-        };
-        head + bytes
-    }
-
-    /// Sends DISCONNECT, after which no client comes back by itself.
-    async fn say_goodbye(&self) {
-        let began = Instant::now();
-        while let Err(SocketError::InternalChannelFull) = self.client.clone().disconnect() {
-            if began.elapsed() > LINGER {
-                return;
-            }
-            sleep(RETRY.1).await;
-        }
-    }
-
-    /// Ends a polling session in the name of its client: nobody else can.
-    async fn end_polling(&self) {
-        if self.client.transport_type() != TransportType::Polling {
-            return;
-        }
-        let Some(engine) = self.shared.engine.get() else {
-            return;
-        };
-        let (version, body) = match self.link.protocol {
-            Protocol::Eio3 => (3, "1:1"),
-            Protocol::Eio4 => (4, "1"),
-        };
-        let uri = format!("/socket.io/?EIO={version}&transport=polling&sid={}", self.client.id);
-        let mut request = Request::new(Body::from(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri.parse().expect("it is made of plain words");
-        let text = HeaderValue::from_static("text/plain;charset=UTF-8");
-        request.headers_mut().insert(CONTENT_TYPE, text);
-        let Ok(_) = engine.clone().oneshot(request).await;
-    }
-}
-
-/// Makes the sender of an answer, which the engine would take away with the first try.
-fn ack(client: &Client, call: i64) -> AckSender<LocalAdapter> {
-    let mut nothing = Value::Str("".into(), None);
-    let Ok(ack) = AckSender::from_message_parts(client, &mut nothing, &Some(call));
-    ack
 }
 
 #[cfg(test)]

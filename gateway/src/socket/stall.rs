@@ -49,6 +49,7 @@ impl axum::serve::Listener for Listener {
                 Ok((tcp, addr)) => {
                     // An event is one small write; waiting for more would only delay it.
                     let _ = tcp.set_nodelay(true);
+                    keep_unsent_small(&tcp);
                     return (Stream::new(tcp, self.stall), addr);
                 }
                 Err(error) if belongs_to_peer(&error) => {}
@@ -63,6 +64,23 @@ impl axum::serve::Listener for Listener {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
+}
+
+/// How much the kernel takes of what it cannot send yet.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 16 << 10;
+
+/// Has the kernel refuse what it cannot send soon.
+///
+/// It would take megabytes for a slow peer, and then tell of room only when a third of them is
+/// gone: what counts as written would not have gone out, a peer that reads would seem to stand
+/// still, and heartbeats would wait for longer than they may take.
+fn keep_unsent_small(tcp: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    // A kernel that does not know this only holds more.
+    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = tcp;
 }
 
 fn belongs_to_peer(error: &io::Error) -> bool {

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
@@ -49,8 +49,6 @@ pub struct Transport {
     /// Short; the websocket that carries the client and the gauge that counts it.
     carrier: Mutex<Carrier>,
     joined: AtomicU32,
-    /// How many bytes polls were answered with.
-    pub(super) polled: AtomicU64,
     all: Arc<Transports>,
     /// Free again when the client is forgotten.
     _place: Place,
@@ -63,6 +61,12 @@ struct Carrier {
     before: u64,
     /// Nobody counts what goes out: the connection came by another listener.
     is_blind: bool,
+    /// How many bytes polls were answered with.
+    polled: u64,
+    /// How large the last of these answers was.
+    last_answer: u64,
+    /// What carries it, and how much will be written there by its end.
+    answer: Option<(Switch, u64)>,
     connected: Option<(Protocol, Connected)>,
 }
 
@@ -73,7 +77,6 @@ impl Transport {
             closed: CancellationToken::new(),
             carrier: Mutex::default(),
             joined: AtomicU32::new(0),
-            polled: AtomicU64::new(0),
             all,
             _place: place,
         }
@@ -97,6 +100,16 @@ impl Transport {
         if is_closed {
             self.close();
         }
+    }
+
+    /// Notes that a poll is answered with so many bytes, on its way over this connection.
+    pub(super) fn answers(&self, peer: Option<Peer>, bytes: u64) {
+        let mut carrier = self.carrier();
+        (carrier.polled, carrier.last_answer) = (carrier.polled + bytes, bytes);
+        carrier.answer = peer.map(|Peer { switch, .. }| {
+            let end = switch.written() + bytes;
+            (switch, end)
+        });
     }
 
     /// Counts the client as connected; returns how often it has joined.
@@ -139,14 +152,23 @@ impl Transport {
     pub fn gone(&self) -> Option<u64> {
         let carrier = self.carrier();
         let written = carrier.websocket.as_ref().map_or(0, |switch| switch.written());
-        let polled = self.polled.load(Ordering::Relaxed);
+        let left = |(switch, end): &(Switch, u64)| end.saturating_sub(switch.written());
+        let polled = carrier.polled - carrier.answer.as_ref().map_or(0, left);
         (!carrier.is_blind).then_some(polled + written - carrier.before)
+    }
+
+    /// Returns how large the last answer to a poll was.
+    #[must_use]
+    pub fn last_answer(&self) -> u64 {
+        self.carrier().last_answer
     }
 
     /// Tells whether the client let bytes wait for too long.
     #[must_use]
     pub fn has_stalled(&self) -> bool {
-        self.carrier().websocket.as_ref().is_some_and(Switch::has_stalled)
+        let carrier = self.carrier();
+        let answer = carrier.answer.as_ref().map(|(switch, _)| switch);
+        carrier.websocket.as_ref().or(answer).is_some_and(Switch::has_stalled)
     }
 
     fn carrier(&self) -> std::sync::MutexGuard<'_, Carrier> {

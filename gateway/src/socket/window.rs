@@ -14,8 +14,9 @@ const BYTES: u64 = 128 << 10;
 pub struct Window {
     packets: usize,
     given: u64,
-    /// Where each packet on its way ends, in bytes since the beginning.
-    ends: VecDeque<u64>,
+    /// Where each packet on its way ends, in bytes since the beginning, and how many bytes of
+    /// snapshots it has.
+    ends: VecDeque<(u64, usize)>,
 }
 
 impl Window {
@@ -25,24 +26,44 @@ impl Window {
         Self { packets, given: 0, ends: VecDeque::new() }
     }
 
-    /// Tells whether another packet may follow, now that so many bytes have gone out.
+    /// Takes in how many bytes have gone out; returns how many of snapshots are new among them.
     ///
     /// What goes out besides packets makes the count run ahead; it is set right whenever nothing
     /// is on its way.
-    pub fn has_room(&mut self, gone: u64) -> bool {
-        while self.ends.front().is_some_and(|end| *end <= gone) {
-            self.ends.pop_front();
+    pub fn advance(&mut self, gone: u64) -> usize {
+        let mut snapshots = 0;
+        while let Some((_, bytes)) = self.ends.pop_front_if(|(end, _)| *end <= gone) {
+            snapshots += bytes;
         }
         if self.ends.is_empty() {
             self.given = self.given.max(gone);
         }
+        snapshots
+    }
+
+    /// Tells whether another packet may follow, now that so many bytes have gone out.
+    #[must_use]
+    pub fn has_room(&self, gone: u64) -> bool {
         self.ends.len() < self.packets && self.given.saturating_sub(gone) < BYTES
     }
 
-    /// Notes that a packet was given, which takes at least so many bytes on the wire.
-    pub fn give(&mut self, bytes: usize) {
+    /// Tells whether nothing is on its way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Tells whether a snapshot is on its way.
+    #[must_use]
+    pub fn has_snapshot(&self) -> bool {
+        self.ends.iter().any(|(_, snapshot)| *snapshot > 0)
+    }
+
+    /// Notes that a packet was given, which takes at least so many bytes on the wire, so many of
+    /// them a snapshot's.
+    pub fn give(&mut self, bytes: usize, snapshot: usize) {
         self.given += bytes as u64;
-        self.ends.push_back(self.given);
+        self.ends.push_back((self.given, snapshot));
     }
 }
 
@@ -50,24 +71,31 @@ impl Window {
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(window: &mut Window, gone: u64, snapshots: usize, has_room: bool) {
+        assert_eq!((window.advance(gone), window.has_room(gone)), (snapshots, has_room));
+    }
+
     #[test]
     fn a_window_is_full_by_packets_or_by_bytes_until_they_have_gone_out() {
         let mut window = Window::new(3);
-        assert!(window.has_room(1_000));
         for _ in 0..3 {
-            assert!(window.has_room(1_000));
-            window.give(10);
+            check(&mut window, 1_000, 0, true);
+            window.give(10, 0);
         }
-        assert!(!window.has_room(1_000));
-        assert!(!window.has_room(1_009));
-        assert!(window.has_room(1_010));
-        assert!(window.has_room(1_030));
-        window.give(1 << 20);
-        assert!(!window.has_room(1_030));
-        assert!(!window.has_room(900_000));
-        assert!(window.has_room(1_000_000));
-        assert!(window.has_room(2_000_000));
-        window.give(10);
-        assert!(window.has_room(2_000_000) && window.ends.len() == 1);
+        check(&mut window, 1_000, 0, false);
+        check(&mut window, 1_009, 0, false);
+        check(&mut window, 1_010, 0, true);
+        check(&mut window, 1_030, 0, true);
+        window.give(1 << 20, 1_000_000);
+        assert!(window.has_snapshot());
+        check(&mut window, 1_030, 0, false);
+        check(&mut window, 900_000, 0, false);
+        check(&mut window, 1_000_000, 0, true);
+        check(&mut window, 2_000_000, 1_000_000, true);
+        assert!(window.is_empty() && !window.has_snapshot());
+        window.give(10, 0);
+        check(&mut window, 2_000_000, 0, true);
+        assert!(!window.is_empty());
     }
 }

@@ -12,7 +12,7 @@ const ORDER: &[&[&str]] = &[
     &["main"],
     &["app", "serve"],
     &["admin", "demo"],
-    &["control", "worker"],
+    &["control", "topology", "worker"],
     // What an engine hands over is below the sessions that take it; the engines are above.
     &["session"],
     &["rpc"],
@@ -38,7 +38,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 /// Which files may name a library.
 const ADDRESSES: &[(&[&str], &[&str])] = &[
     // In `socket.rs` the name means the module.
-    (&["socketioxide"], &["socket/socketioxide.rs", "socket.rs"]),
+    (&["socketioxide"], &["socket/socketioxide.rs", "socket/socketioxide/", "socket.rs"]),
     (&["engineioxide"], &["socket/socketioxide.rs"]),
     (&["fred"], &["auth/store.rs"]),
     (&["figment"], &["config.rs", "config/"]),

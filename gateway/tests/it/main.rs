@@ -2,10 +2,12 @@
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
+mod collapse;
 mod engine;
 mod layering;
 mod real;
 mod serving;
 mod sessions;
+mod slow;
 mod stage;
 mod stories;

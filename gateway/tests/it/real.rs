@@ -15,12 +15,15 @@ mod redis;
 
 mod boards;
 mod calls;
+mod capsule;
 mod demo;
 mod faults;
 mod feeds;
 mod followed;
 mod local;
+mod repairs;
 mod sessions;
+mod topology;
 
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);

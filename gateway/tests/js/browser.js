@@ -31,13 +31,19 @@ class Window {
     const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
     const page = await context.newPage();
     page.setDefaultTimeout(PATIENCE);
-    return new Window(page, user);
+    const window = new Window(page, user);
+    await page.routeWebSocket(/\/socket\.io\//, (socket) => {
+      socket.connectToServer();
+      window.sockets.push(socket);
+    });
+    return window;
   }
 
   constructor(page, user) {
     this.page = page;
     this.user = user;
     this.faults = [];
+    this.sockets = [];
     page.on('pageerror', (error) => this.faults.push(`script: ${error.message}`));
     page.on('console', (message) => {
       if (message.type() === 'error') this.faults.push(`console: ${message.text()}`);
@@ -52,6 +58,18 @@ class Window {
   async connected() {
     await this.page.locator('#status[data-state="connected"]').waitFor();
     await this.page.locator('[data-member] [data-add]').first().waitFor();
+  }
+
+  /** Loses the connection as a network would, once it is a websocket. */
+  async lose() {
+    await this.page.locator('#status-text', { hasText: 'websocket' }).waitFor();
+    await this.sockets.at(-1).close();
+    await this.page.locator('#status:not([data-state="connected"])').waitFor();
+  }
+
+  /** The events that its log tells of, newest first. */
+  async logged() {
+    return this.page.locator('#log-lines .event').allTextContents();
   }
 
   column(member) {
@@ -187,6 +205,18 @@ async function story(ann, bob, folder) {
     await bob.card(id, 'ann').waitFor({ state: 'detached' });
   });
 
+  await fact('a window that lost its connection goes on where it was', async () => {
+    const missed = `Missed by ann ${Date.now() % 100000}`;
+    await ann.lose();
+    await bob.add('ann', missed);
+    await ann.titled('ann', missed).waitFor();
+    await ann.connected();
+    await ann.page.locator('#log-lines .feed', { hasText: 'feeds went on' }).first().waitFor({ state: 'attached' });
+    const heard = await ann.logged();
+    const isWhole = heard.filter((event) => event === '↓ initial').length > 1;
+    if (isWhole) throw new Error(`the whole state came again: ${heard}`);
+  });
+
   await fact('a reloaded page shows what the open one shows', async () => {
     const order = await bob.order('ann');
     await ann.page.reload();
@@ -229,8 +259,12 @@ async function main() {
   }
 }
 
-main().catch((error) => {
-  // Playwright colours its messages, whoever reads them.
-  console.log(error.message.replace(/\u001b\[\d+m/g, ''));
-  process.exit(1);
-});
+module.exports = { executable };
+
+if (require.main === module) {
+  main().catch((error) => {
+    // Playwright colours its messages, whoever reads them.
+    console.log(error.message.replace(/\u001b\[\d+m/g, ''));
+    process.exit(1);
+  });
+}

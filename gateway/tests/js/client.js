@@ -6,15 +6,18 @@
 //
 // A spec: version 1.7.4 | 2.5.0 | 3.1.3 | 4.8, url; and where wanted transports,
 // cookie, origin, headers, query, path, userFeed, extra (options handed to the
-// client as they are), events (false: apply them, but do not print them).
+// client as they are), events (false: apply them, but do not print them), capsule
+// (true: the state is kept by capsule.js, and every event has to leave the same in
+// the literal client's tree).
 //
 // Out, one JSON a line, each with "c", the index of its client:
 //   {"t":"connect","id"} {"t":"transport","name"} {"t":"attempt","n"}
 //   {"t":"event","name","args"} {"t":"ack","id","value"} {"t":"disconnect","reason"}
 //   {"t":"connect_error","message","data"?,"description"?} {"t":"error","value"}
+//   {"t":"told","type","feed","id"} {"t":"ready",…}, of capsule.js
 //   {"t":"tree","tree","subscriptions","problems"} {"t":"mistake","message"}
 // In, one JSON a line; "c" may be left out where there is one client:
-//   {"cmd":"emit","name","args":[…],"ack":ID?} {"cmd":"tree"} {"cmd":"connect"}
+//   {"cmd":"emit","name","args":[…],"ack":ID?} {"cmd":"tree"} {"cmd":"connect","url"?}
 //   {"cmd":"disconnect"} {"cmd":"cut"} {"cmd":"pause"} {"cmd":"resume"} {"cmd":"exit"}
 // In `args` {"type":"Buffer","data":[…]} is binary data, as Node itself writes it.
 // `cut` loses the connection as a network would; `pause` stops reading the
@@ -22,6 +25,8 @@
 'use strict';
 
 const readline = require('node:readline');
+const { isDeepStrictEqual } = require('node:util');
+const Capsule = require('../../assets/capsule.js');
 const { Tree } = require('./tree.js');
 
 const PACKAGES = {
@@ -43,6 +48,21 @@ class Client {
     this.attempts = 0;
     this.socket = open(spec);
     this.listen();
+    if (spec.capsule) this.keep(spec);
+  }
+
+  /** Keeps the state by capsule.js as well. */
+  keep(spec) {
+    this.capsule = Capsule.connect(this.socket, { user: spec.userFeed });
+    this.capsule.on('change', ({ type, feed, id }) => this.say({ t: 'told', type, feed, id }));
+    this.capsule.on('ready', (how) => this.say({ t: 'ready', ...how }));
+    this.wanted = [];
+  }
+
+  /** What capsule.js holds, in the shape of `initial`. */
+  kept() {
+    const { attrs, models, collections } = this.capsule;
+    return JSON.parse(JSON.stringify({ attrs, models, collections }));
   }
 
   say(message) {
@@ -92,7 +112,10 @@ class Client {
       if (ack !== undefined) this.say({ t: 'ack', id: ack, value: values[0] });
     };
     const heard = ack !== undefined || name === 'subscribe' || name === 'unsubscribe';
-    if (heard) this.socket.emit(name, ...args, answered);
+    if (this.capsule && name === 'subscribe') {
+      this.wanted.push(args[0].feed);
+      this.capsule.subscribe(args[0].feed, answered);
+    } else if (heard) this.socket.emit(name, ...args, answered);
     else this.socket.emit(name, ...args);
   }
 
@@ -101,6 +124,21 @@ class Client {
     if (!answer || answer.code !== 200 || !argument) return;
     if (name === 'subscribe') this.tree.subscribed(argument.feed, answer.collection);
     if (name === 'unsubscribe') this.tree.unsubscribed(argument.feed);
+  }
+
+  held() {
+    const tree = this.tree.toJSON();
+    const { subscriptions, problems } = this.tree;
+    if (!this.capsule) return { tree, subscriptions, problems };
+    const kept = this.kept();
+    const differs = isDeepStrictEqual(kept, tree) ? [] : [{ problem: 'not as the literal client', tree }];
+    const wanted = Object.fromEntries(this.wanted.map((feed) => [feed, this.capsule.feed(feed)]));
+    return { tree: kept, subscriptions: wanted, problems: [...problems, ...differs] };
+  }
+
+  /** Goes elsewhere with its next connection, if it is told where. */
+  turn({ url }) {
+    if (url) this.socket.io.uri = url;
   }
 
   tcp() {
@@ -113,16 +151,15 @@ class Client {
     switch (command.cmd) {
       case 'emit':
         return this.emit(command);
-      case 'tree': {
-        const { tree } = this;
-        const { subscriptions, problems } = tree;
-        return this.say({ t: 'tree', tree: tree.toJSON(), subscriptions, problems });
-      }
+      case 'tree':
+        return this.say({ t: 'tree', ...this.held() });
       case 'connect':
+        this.turn(command);
         return this.socket.connect();
       case 'disconnect':
         return this.socket.disconnect();
       case 'cut':
+        this.turn(command);
         return this.socket.io.engine.close();
       case 'pause':
         return this.tcp().pause();

@@ -7,6 +7,7 @@ mod interop;
 mod jobs;
 mod links;
 mod reads;
+mod versions;
 
 /// Runs each case twice, once for each kind of shard.
 macro_rules! promises {

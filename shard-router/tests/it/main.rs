@@ -5,3 +5,4 @@ mod redis;
 mod ring;
 mod server;
 mod shardctl;
+mod topology;

@@ -1,45 +1,42 @@
-//! One shard's connection: whether it is heard, and whether it hears.
+//! One shard's connection: what begins when it is there, and ends when it is lost.
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use shard_router::shard::ShardError;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
-    Effect, Keeper, MARK_WITHIN, Out,
+    Effect, Keeper, Out,
     feeds::{Body, Cause, Key},
+    hearing::Hearing,
+    verifying::Round,
 };
 use crate::metrics;
-
-/// Each shard is asked for a mark this often.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// A connection that was to be made anew and was not is given up again after this.
-const RESET_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is known of one shard's connection, and which reads wait for it.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) name: String,
     pub(super) up: bool,
+    /// Whether no topology has it any more.
+    pub(super) gone: bool,
     pub(super) queue: VecDeque<Key>,
-    /// How many reads are under way.
+    /// How many reads are under way, and about how many bytes they bring.
     pub(super) reading: usize,
-    /// How many feeds are tracked.
-    pub(super) feeds: usize,
-    probe: Option<Probe>,
-    next_probe: Instant,
-    /// When it was last asked to make itself anew; until it has, it is not asked again.
-    reset: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Probe {
-    nonce: u64,
-    sent: Instant,
-    answered: Option<Instant>,
+    pub(super) reading_bytes: usize,
+    /// How large a feed is of which nothing is known: as those before it were.
+    pub(super) usual_bytes: usize,
+    /// Feeds that are passed through and have the first half of an insert.
+    pub(super) halves: Vec<Key>,
+    /// Whether the last read of it failed.
+    pub(super) unreadable: bool,
+    /// The feeds that are tracked.
+    pub(super) members: BTreeSet<Key>,
+    /// How far they are compared.
+    pub(super) round: Round,
+    pub(super) hearing: Hearing,
 }
 
 impl Connection {
@@ -48,70 +45,83 @@ impl Connection {
         Self {
             name: name.to_owned(),
             up: false,
+            gone: false,
             queue: VecDeque::new(),
             reading: 0,
-            feeds: 0,
-            probe: None,
-            next_probe: now,
-            reset: None,
+            reading_bytes: 0,
+            usual_bytes: 0,
+            halves: Vec::new(),
+            unreadable: false,
+            members: BTreeSet::new(),
+            round: Round::new(now),
+            hearing: Hearing::new(now),
         }
     }
 
-    /// Takes a mark if a probe asked for it.
-    pub(super) fn take_mark(&mut self, nonce: u64, now: Instant) -> bool {
-        let Some(probe) = self.probe.take_if(|probe| probe.nonce == nonce) else { return false };
-        metrics::shard_probe(&self.name, now.saturating_duration_since(probe.sent));
-        true
+    /// Whether there is a connection and marks come through it.
+    pub(super) fn is_heard(&self) -> bool {
+        self.up && self.hearing.hears()
     }
 
-    fn set_up(&mut self, up: bool) {
-        self.up = up;
-        self.probe = None;
-        self.reset = None;
-        metrics::shard_up(&self.name, up);
+    pub(super) fn show(&self) {
+        metrics::shard_up(&self.name, self.is_heard());
     }
 }
 
 impl Keeper {
     pub(super) fn up(&mut self, shard: usize, now: Instant) {
-        let connection = &mut self.shards[shard];
-        connection.set_up(true);
-        connection.next_probe = now;
+        self.set_up(shard, true, now);
+        let connection = &self.shards[shard];
         info!(shard = %connection.name, "Shard is heard.");
         self.outs.push(Out::Shard { shard, up: true });
-        let keys: Vec<Key> = self
-            .feeds
-            .iter()
-            .filter(|(_, tracked)| tracked.shard == shard && tracked.ticket.is_none())
-            .map(|(key, _)| key)
-            .collect();
+        let keys: Vec<Key> = connection.members.iter().cloned().collect();
         for key in keys {
-            // Whatever kept it waiting was said of the connection before.
-            self.feeds.at_mut(&key).expect("was just listed").retry_at = now;
-            self.request(&key, Cause::Reconnect, now);
+            let tracked = self.feeds.at_mut(&key).expect("members are tracked");
+            if tracked.ticket.is_none() {
+                // Whatever kept it waiting was said of the connection before.
+                tracked.retry_at = now;
+                self.request(&key, Cause::Reconnect, now);
+            }
         }
     }
 
-    pub(super) fn lost(&mut self, shard: usize, reason: &str) {
+    /// Takes in that the connection is another, or none.
+    fn set_up(&mut self, shard: usize, up: bool, now: Instant) {
         let connection = &mut self.shards[shard];
-        warn!(shard = %connection.name, reason, "Shard is not heard any more; its feeds stay as they are.");
-        connection.set_up(false);
+        connection.up = up;
+        connection.round.restart(now);
+        if connection.hearing.restart(now) {
+            self.effects.push(Effect::Dismiss { shard });
+        }
+        connection.show();
+    }
+
+    pub(super) fn lost(&mut self, shard: usize, reason: &str, now: Instant) {
+        warn!(shard = %self.shards[shard].name, reason, "Shard is not heard any more; its feeds stay as they are.");
+        self.set_up(shard, false, now);
+        let connection = &mut self.shards[shard];
         connection.queue.clear();
-        connection.reading = 0;
+        (connection.reading, connection.reading_bytes) = (0, 0);
+        self.lose_halves(shard);
         self.outs.push(Out::Shard { shard, up: false });
         self.reads.retain(|_, read| read.shard != shard);
         // Nobody would wait for the answers of what was not carried out yet.
         self.effects.retain(|effect| match effect {
             Effect::Read { shard: of, .. }
             | Effect::Settle { shard: of, .. }
+            | Effect::Verify { shard: of, .. }
             | Effect::Mark { shard: of, .. }
             | Effect::Reset { shard: of, .. } => *of != shard,
-            Effect::Subscribe { .. } | Effect::Unsubscribe { .. } => true,
+            Effect::Subscribe { .. }
+            | Effect::Unsubscribe { .. }
+            | Effect::Witness { .. }
+            | Effect::Dismiss { .. } => true,
         });
         for tracked in self.feeds.values_mut().filter(|tracked| tracked.shard == shard) {
             tracked.reading = None;
             tracked.due = None;
             tracked.queued = false;
+            tracked.suspect = false;
             // The second half of an insert may be among what is lost.
             if let Body::Whole(Some(mirror)) = &mut tracked.body {
                 mirror.drop_held();
@@ -119,51 +129,5 @@ impl Keeper {
         }
         let feeds = &self.feeds;
         self.waiting.retain(|key| feeds.at(key).is_some_and(|tracked| tracked.shard != shard));
-    }
-
-    /// Takes in that the shard has sent a mark, or could not.
-    pub fn probed(&mut self, shard: usize, nonce: u64, sent: Result<(), ShardError>, now: Instant) {
-        let connection = &mut self.shards[shard];
-        let Some(probe) = connection.probe.as_mut().filter(|probe| probe.nonce == nonce) else {
-            return;
-        };
-        match sent {
-            Ok(()) => probe.answered = Some(now),
-            Err(error) => {
-                debug!(shard = %connection.name, %error, "Shard could not be asked for a mark.");
-                metrics::shard_error(&connection.name);
-                connection.probe = None;
-            }
-        }
-    }
-
-    /// Lists the shards that have answered a read whose mark did not come.
-    pub(super) fn deaf(&self, now: Instant) -> BTreeSet<usize> {
-        let late = self.reads.values().filter(|read| {
-            !read.marked && read.answered.is_some_and(|answered| now > answered + MARK_WITHIN)
-        });
-        late.map(|read| read.shard).collect()
-    }
-
-    /// Asks for a mark when it is time to, and for a new connection where marks do not come.
-    pub(super) fn probe(&mut self, shard: usize, is_deaf: bool, now: Instant) {
-        let connection = &mut self.shards[shard];
-        let is_reset = connection.reset.is_some_and(|reset| now < reset + RESET_AGAIN);
-        if !connection.up || is_reset {
-            return;
-        }
-        let is_late = |probe: &Probe| probe.answered.is_some_and(|at| now > at + MARK_WITHIN);
-        if is_deaf || connection.probe.as_ref().is_some_and(is_late) {
-            connection.probe = None;
-            connection.reset = Some(now);
-            let reason = "a mark that the shard has sent was not heard";
-            return self.effects.push(Effect::Reset { shard, reason });
-        }
-        if connection.probe.is_none() && connection.next_probe <= now {
-            self.counter += 1;
-            connection.probe = Some(Probe { nonce: self.counter, sent: now, answered: None });
-            connection.next_probe = now + PROBE_EVERY;
-            self.effects.push(Effect::Mark { shard, nonce: self.counter });
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::reading::Reading;
+use super::{passing::Passed, reading::Reading};
 use crate::mirror::Mirror;
 
 /// Whether a feed is mirrored whole or by some of its items.
@@ -30,8 +30,10 @@ pub(super) type Key = (Scope, Arc<str>);
 pub(super) enum Cause {
     Fill,
     Reconnect,
+    Topology,
     Doubt,
     Settle,
+    Verify,
 }
 
 impl Cause {
@@ -39,16 +41,18 @@ impl Cause {
         match self {
             Self::Fill => "fill",
             Self::Reconnect => "reconnect",
+            Self::Topology => "topology",
             Self::Doubt => "doubt",
             Self::Settle => "settle",
+            Self::Verify => "verify",
         }
     }
 
     /// Whether it does not wait until the pause between doubts is over.
     const fn is_urgent(self) -> bool {
         match self {
-            Self::Fill | Self::Reconnect => true,
-            Self::Doubt | Self::Settle => false,
+            Self::Fill | Self::Reconnect | Self::Topology => true,
+            Self::Doubt | Self::Settle | Self::Verify => false,
         }
     }
 }
@@ -108,6 +112,7 @@ impl Feeds {
         self.whole.values_mut().chain(self.items.values_mut())
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Tracked)> {
         Scope::ALL.into_iter().flat_map(|scope| {
             self.of(scope).iter().map(move |(feed, tracked)| ((scope, feed.clone()), tracked))
@@ -120,8 +125,11 @@ impl Feeds {
 pub(super) struct Tracked {
     pub(super) shard: usize,
     pub(super) body: Body,
-    /// What of it is in the keeper's total.
+    /// What of it is in the keeper's total, and in that of what is at hand.
     pub(super) bytes: usize,
+    pub(super) at_hand: usize,
+    /// Whether it is too large to be mirrored.
+    pub(super) passed: Option<Passed>,
     /// The ticket of the subscription that is not confirmed yet.
     pub(super) ticket: Option<u64>,
     pub(super) reading: Option<Reading>,
@@ -136,10 +144,18 @@ pub(super) struct Tracked {
     pub(super) touched: BTreeSet<String>,
     pub(super) touched_first: Instant,
     pub(super) touched_last: Instant,
+    /// Ids that a sorted feed lists without an item; asked whenever it is settled.
+    pub(super) orphans: BTreeSet<String>,
     pub(super) users: usize,
     pub(super) idle_since: Instant,
     /// Whether its key was of a wrong type when it was last read.
     pub(super) failing: bool,
+    /// How many ids were left out of the last whole read.
+    pub(super) bad_ids: usize,
+    /// Whether it differed when it was last compared.
+    pub(super) suspect: bool,
+    /// Whether it was not compared in the last round, for being busy.
+    pub(super) passed_over: bool,
 }
 
 impl Tracked {
@@ -148,6 +164,8 @@ impl Tracked {
             shard,
             body,
             bytes: 0,
+            at_hand: 0,
+            passed: None,
             ticket: Some(ticket),
             reading: None,
             due: None,
@@ -157,14 +175,21 @@ impl Tracked {
             touched: BTreeSet::new(),
             touched_first: now,
             touched_last: now,
+            orphans: BTreeSet::new(),
             users: 0,
             idle_since: now,
             failing: false,
+            bad_ids: 0,
+            suspect: false,
+            passed_over: false,
         }
     }
 
     /// Makes a read due; what cannot wait stays what it is.
     pub(super) fn require(&mut self, cause: Cause) {
+        if let Some(passed) = &mut self.passed {
+            passed.doubted |= cause != Cause::Fill;
+        }
         self.due = Some(match self.due {
             Some(due) if due.is_urgent() => due,
             _ => cause,
@@ -174,7 +199,9 @@ impl Tracked {
     /// Tells when the whole may be read, if it is due.
     pub(super) fn due_at(&self) -> Option<Instant> {
         let due = self.due?;
-        Some(if due.is_urgent() { self.retry_at } else { self.retry_at.max(self.paused_until) })
+        // What is passed through is large, and somebody may come and go all the time.
+        let is_urgent = due.is_urgent() && self.passed.is_none();
+        Some(if is_urgent { self.retry_at } else { self.retry_at.max(self.paused_until) })
     }
 
     /// Tells when something may be read, if anything is to be.
@@ -183,6 +210,12 @@ impl Tracked {
             Body::Items(items) if items.has_open() => Some(self.retry_at),
             Body::Items(_) | Body::Whole(_) => self.due_at(),
         }
+    }
+
+    /// About how many bytes the whole of it is, as far as that is known.
+    pub(super) fn size(&self) -> Option<usize> {
+        let passed = self.passed.as_ref().map(|passed| passed.bytes);
+        passed.or(Some(self.bytes).filter(|bytes| *bytes > 0))
     }
 
     /// Notes that a notice was about this id.

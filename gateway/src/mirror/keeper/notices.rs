@@ -31,13 +31,21 @@ impl Keeper {
             Some((verb, feed)) => {
                 let Some((_, verb)) = VERBS.iter().find(|(name, _)| *name == verb) else { return };
                 for scope in Scope::ALL {
-                    if let Some(key) = self.feeds.key(scope, feed) {
+                    if let Some(key) = self.followed(scope, feed, shard) {
                         self.feed_notice(&key, *verb, payload, now);
                     }
                 }
             }
-            None => self.existence(channel, payload, now),
+            None => self.existence(shard, channel, payload, now),
         }
+    }
+
+    /// Returns the key of a feed if what this shard says of it counts: another may have it
+    /// by now, and before its subscription is confirmed a read is still to come.
+    fn followed(&self, scope: Scope, feed: &str, shard: usize) -> Option<Key> {
+        let key = self.feeds.key(scope, feed)?;
+        let tracked = self.feeds.at(&key)?;
+        (tracked.shard == shard && tracked.ticket.is_none()).then_some(key)
     }
 
     fn finished(&mut self, queue: &str, payload: &Bytes) {
@@ -53,7 +61,7 @@ impl Keeper {
     }
 
     /// `newfeed`, `delfeed` and `conffeed`: the feed may be another than it was.
-    fn existence(&mut self, channel: &str, payload: &[u8], now: Instant) {
+    fn existence(&mut self, shard: usize, channel: &str, payload: &[u8], now: Instant) {
         let Some(name) =
             payload.split(|byte| *byte == 0).next().filter(|name| name.len() < payload.len())
         else {
@@ -62,7 +70,7 @@ impl Keeper {
         };
         let Ok(name) = std::str::from_utf8(name) else { return };
         for scope in Scope::ALL {
-            let Some(key) = self.feeds.key(scope, name) else { continue };
+            let Some(key) = self.followed(scope, name, shard) else { continue };
             let tracked = self.feeds.at(&key).expect("its key was just found");
             let kind_is_known = match &tracked.body {
                 Body::Whole(Some(mirror)) => mirror.kind() != Kind::Unknown,
@@ -96,22 +104,27 @@ impl Keeper {
     pub(super) fn apply(&mut self, key: &Key, notice: &Notice, now: Instant) {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
         let concerns = match &tracked.body {
-            Body::Whole(mirror) => mirror.is_some(),
+            Body::Whole(None) => return self.pass(key, notice, now),
+            Body::Whole(Some(_)) => true,
             Body::Items(items) => items.is_wanted(notice.id()),
         };
         if !concerns {
             return;
         }
-        if tracked.touched.is_empty() {
-            self.touched.insert(key.clone());
+        // What is passed through is not settled but for what was touched before.
+        if tracked.passed.is_none() {
+            if tracked.touched.is_empty() {
+                self.touched.insert(key.clone());
+            }
+            tracked.touch(notice.id(), now);
         }
-        tracked.touch(notice.id(), now);
         match &mut tracked.body {
             Body::Whole(Some(mirror)) => match mirror.apply(notice) {
                 Applied::Nothing | Applied::Held => {}
                 Applied::Event(event) => {
-                    self.outs.push(Out::Event(key.1.clone(), event));
+                    self.tell(key, event);
                     self.weigh(key);
+                    self.bound(key, now);
                 }
                 Applied::Doubt(doubt) => {
                     debug!(feed = %key.1, ?doubt, "A notice does not fit; the feed is read again.");

@@ -1,37 +1,32 @@
 //! Marked reads: when a feed is asked about, and what comes of the answer.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use shard_router::{
-    feed::{BadFeed, Touched},
+    feed::{BadFeed, Content, Touched},
     shard::ShardError,
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     Answer, Effect, Keeper, Out,
-    feeds::{Body, Cause, Key, News, take_some},
+    feeds::{Body, Cause, Key, News, Tracked},
 };
 use crate::{
     metrics,
-    mirror::{Mirror, Notice, Repair},
+    mirror::{Doubt, Mirror, Notice, Repair},
 };
 
-/// A feed that never grows quiet is settled this often all the same.
-const SETTLE_AT_LEAST: Duration = Duration::from_secs(5);
 /// Doubts of one feed are read at most this often.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 /// A feed whose key has the wrong type, or whose shard is away, is tried again after this.
-const RETRY: Duration = Duration::from_secs(2);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 /// Reads of one shard under way at once: enough to fill the pipe, too few to drown it.
 pub(super) const READS_AT_ONCE: usize = 64;
+/// Bytes that reads of one shard under way may bring, as far as their sizes are known.
+const READ_BYTES: usize = 32 << 20;
 /// How many of them are kept for settling, which else would wait behind every doubt.
 const SETTLES_AT_ONCE: usize = 4;
-/// Feeds in one settling read.
-const SETTLE_BATCH: usize = 200;
 /// Ids in one settling read.
 pub(super) const SETTLE_IDS: usize = 2_000;
 /// Bytes of notices of one feed held behind a mark.
@@ -43,7 +38,9 @@ const HELD_OVERHEAD: usize = 64;
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) shard: usize,
-    members: Vec<Key>,
+    pub(super) members: Vec<Key>,
+    /// About how many bytes it brings.
+    bytes: usize,
     pub(super) marked: bool,
     pub(super) answered: Option<Instant>,
 }
@@ -61,10 +58,12 @@ pub(super) struct Reading {
     held: Vec<Notice>,
     held_bytes: usize,
     overflow: bool,
+    /// Whether clients of a feed that is passed through are to be told anew.
+    anew: bool,
 }
 
 impl Reading {
-    fn new(nonce: u64, cause: Cause, asked: Option<Touched>) -> Self {
+    pub(super) fn new(nonce: u64, cause: Cause, asked: Option<Touched>) -> Self {
         Self {
             nonce,
             cause,
@@ -74,7 +73,13 @@ impl Reading {
             held: Vec::new(),
             held_bytes: 0,
             overflow: false,
+            anew: false,
         }
+    }
+
+    /// Whether it is about the whole feed.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.asked.is_none()
     }
 
     /// Keeps a notice until the answer is here; too many are a doubt.
@@ -85,6 +90,15 @@ impl Reading {
             self.held = Vec::new();
         } else {
             self.held.push(notice);
+        }
+    }
+}
+
+impl Tracked {
+    /// Takes in that a read ended without telling clients anew.
+    fn doubt_again(&mut self, reading: &Reading) {
+        if let Some(passed) = &mut self.passed {
+            passed.doubted |= reading.anew;
         }
     }
 }
@@ -130,7 +144,8 @@ impl Keeper {
     pub(super) fn pump(&mut self, shard: usize, now: Instant) {
         let most = READS_AT_ONCE - SETTLES_AT_ONCE;
         while self.shards[shard].up && self.shards[shard].reading < most {
-            let Some(key) = self.shards[shard].queue.pop_front() else { return };
+            let connection = &mut self.shards[shard];
+            let Some(key) = connection.queue.pop_front() else { return };
             let Some(tracked) = self.feeds.at_mut(&key) else { continue };
             tracked.queued = false;
             // An entry of a feed that was let go and is wanted again says nothing.
@@ -138,6 +153,14 @@ impl Keeper {
             if tracked.reading.is_some() || tracked.ticket.is_some() || !is_ready {
                 self.enqueue(&key, now);
                 continue;
+            }
+            let size = match tracked.body {
+                Body::Whole(_) => tracked.size().unwrap_or(connection.usual_bytes),
+                Body::Items(_) => 0,
+            };
+            if connection.reading_bytes > 0 && connection.reading_bytes + size > READ_BYTES {
+                tracked.queued = true;
+                return connection.queue.push_front(key);
             }
             let due = match tracked.due_at() {
                 Some(due_at) if due_at <= now => tracked.due.take(),
@@ -164,14 +187,22 @@ impl Keeper {
                 tracked.paused_until = now + READ_PAUSE;
             }
             tracked.reading = Some(Reading::new(nonce, cause, asked));
-            self.start(shard, nonce, vec![key], effect);
+            self.start(shard, nonce, vec![key], size, effect);
         }
     }
 
-    fn start(&mut self, shard: usize, nonce: u64, members: Vec<Key>, effect: Effect) {
+    pub(super) fn start(
+        &mut self,
+        shard: usize,
+        nonce: u64,
+        members: Vec<Key>,
+        bytes: usize,
+        effect: Effect,
+    ) {
         metrics::mirror_read(members.len() as u64);
         self.shards[shard].reading += 1;
-        self.reads.insert(nonce, Read { shard, members, marked: false, answered: None });
+        self.shards[shard].reading_bytes += bytes;
+        self.reads.insert(nonce, Read { shard, members, bytes, marked: false, answered: None });
         self.effects.push(effect);
     }
 
@@ -182,7 +213,8 @@ impl Keeper {
         else {
             return metrics::mirror_error("mark");
         };
-        if self.shards[shard].take_mark(nonce, now) {
+        self.end_halves(shard);
+        if self.hears(shard, nonce, now) || self.take_check_mark(shard, nonce, now) {
             return;
         }
         let Some(read) = self.reads.get_mut(&nonce).filter(|read| read.shard == shard) else {
@@ -201,6 +233,9 @@ impl Keeper {
                 None => {
                     tracked.touched.clear();
                     tracked.due = None;
+                    if let Some(passed) = &mut tracked.passed {
+                        reading.anew |= std::mem::take(&mut passed.doubted);
+                    }
                 }
                 Some(asked) => {
                     for id in &asked.ids {
@@ -231,6 +266,9 @@ impl Keeper {
         let shard = read.shard;
         match answers {
             Ok(answers) => {
+                if std::mem::take(&mut self.shards[shard].unreadable) {
+                    info!(shard = %self.shards[shard].name, "Feeds are read again.");
+                }
                 read.answered = Some(now);
                 for (key, answer) in read.members.iter().zip(answers) {
                     let reading =
@@ -244,8 +282,11 @@ impl Keeper {
                 }
             }
             Err(error) => {
-                warn!(shard = %self.shards[shard].name, %error, "A feed could not be read; will retry.");
-                metrics::shard_error(&self.shards[shard].name);
+                let connection = &mut self.shards[shard];
+                if !std::mem::replace(&mut connection.unreadable, true) {
+                    warn!(shard = %connection.name, %error, "Feeds could not be read; will retry.");
+                }
+                metrics::shard_error(&connection.name);
                 if let Some(read) = self.end(nonce) {
                     for key in &read.members {
                         if let Some(reading) = self.end_reading(key, nonce) {
@@ -261,6 +302,7 @@ impl Keeper {
     fn end(&mut self, nonce: u64) -> Option<Read> {
         let read = self.reads.remove(&nonce)?;
         self.shards[read.shard].reading -= 1;
+        self.shards[read.shard].reading_bytes -= read.bytes;
         Some(read)
     }
 
@@ -282,6 +324,7 @@ impl Keeper {
     fn abandon(&mut self, key: &Key, mut reading: Reading, now: Instant) {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
         tracked.retry_at = now + RETRY;
+        tracked.doubt_again(&reading);
         match (reading.asked.take(), &mut tracked.body) {
             (None, _) => tracked.require(reading.cause),
             (Some(asked), Body::Items(items)) => items.reopen(asked.ids),
@@ -306,8 +349,10 @@ impl Keeper {
             let tracked = self.feeds.at_mut(key).expect("its reading was just taken");
             match reading.answer.take() {
                 Some(Ok(answer)) => {
-                    tracked.failing = false;
-                    self.take(key, answer, reading.asked.as_ref(), reading.cause, now);
+                    if std::mem::take(&mut tracked.failing) {
+                        info!(feed = %key.1, "A feed's keys are of the right type again.");
+                    }
+                    self.take(key, answer, &reading, now);
                     self.weigh(key);
                 }
                 Some(Err(bad)) => {
@@ -317,6 +362,7 @@ impl Keeper {
                     }
                     tracked.failing = true;
                     tracked.retry_at = now + RETRY;
+                    tracked.doubt_again(&reading);
                     self.request(key, reading.cause, now);
                 }
                 None => {
@@ -327,39 +373,55 @@ impl Keeper {
                 }
             }
             self.follow_held(key, &reading, now);
+            self.bound(key, now);
             self.enqueue(key, now);
         }
     }
 
+    /// Looks at a whole feed that was read; tells whether it was mirrored and still may be.
+    fn is_mirrored(&mut self, key: &Key, content: &Content) -> bool {
+        let bytes = Mirror::bytes_of(content);
+        let tracked = self.feeds.at_mut(key).expect("the caller looked");
+        tracked.suspect = false;
+        if content.bad_ids > 0 {
+            metrics::mirror_error("bad_id");
+        }
+        if std::mem::replace(&mut tracked.bad_ids, content.bad_ids) < content.bad_ids {
+            warn!(feed = %key.1, ids = content.bad_ids, "A feed has ids that are not UTF-8 or hold NUL; left out.");
+        }
+        let is_passed = tracked.passed.is_some();
+        let usual_bytes = &mut self.shards[tracked.shard].usual_bytes;
+        *usual_bytes = (*usual_bytes * 7 + bytes) / 8;
+        !is_passed && self.fits(key, bytes)
+    }
+
     /// Believes what a read brought and tells the difference.
-    fn take(
-        &mut self,
-        key: &Key,
-        answer: Answer,
-        asked: Option<&Touched>,
-        cause: Cause,
-        now: Instant,
-    ) {
+    fn take(&mut self, key: &Key, answer: Answer, reading: &Reading, now: Instant) {
+        let (asked, cause) = (reading.asked.as_ref(), reading.cause);
+        if let Answer::Full(content) = &answer
+            && !self.is_mirrored(key, content)
+        {
+            let fits = self.fits(key, Mirror::bytes_of(content));
+            return self.take_large(key, content, fits, reading.anew, cause, now);
+        }
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
         let repair = match (&mut tracked.body, answer) {
-            (Body::Whole(body), Answer::Full(content)) => {
-                if content.bad_ids > 0 {
-                    metrics::mirror_error("bad_id");
-                    warn!(feed = %key.1, ids = content.bad_ids, "A feed has ids that are not UTF-8 or hold NUL; left out.");
+            (Body::Whole(body), Answer::Full(content)) => match body {
+                Some(mirror) => mirror.replace(&content),
+                None => {
+                    *body = Some(Mirror::new(&content));
+                    self.outs.push(Out::Filled(key.1.clone()));
+                    Repair::Nothing
                 }
-                match body {
-                    Some(mirror) => mirror.replace(&content),
-                    None => {
-                        *body = Some(Mirror::new(&content));
-                        self.outs.push(Out::Filled(key.1.clone()));
-                        Repair::Nothing
-                    }
-                }
-            }
+            },
             (Body::Whole(Some(mirror)), Answer::Settled(settled)) => {
                 let asked = asked.expect("a settling read names what it asked");
                 match mirror.settle(asked, &settled) {
-                    Ok(repair) => repair,
+                    Ok(repair) => {
+                        tracked.sift_orphans(asked, &settled);
+                        repair
+                    }
+                    Err(Doubt::Unread(ids)) => return self.settle_orphans(key, asked, ids, now),
                     Err(doubt) => {
                         debug!(feed = %key.1, ?doubt, "Settling needs the whole feed.");
                         return self.request(key, Cause::Settle, now);
@@ -392,71 +454,12 @@ impl Keeper {
             Repair::Nothing => {}
             Repair::Events(events) => {
                 metrics::mirror_repaired(cause.label());
-                self.outs.extend(events.into_iter().map(|event| Out::Event(key.1.clone(), event)));
+                events.into_iter().for_each(|event| self.tell(key, event));
             }
             Repair::Reset => {
                 metrics::mirror_repaired(cause.label());
                 self.outs.push(Out::Reset(key.1.clone()));
             }
-        }
-    }
-
-    /// Reads again what notices touched and what is quiet by now, many feeds in one script.
-    pub(super) fn settle(&mut self, now: Instant) {
-        let mut due: HashMap<usize, Vec<Key>> = HashMap::new();
-        for key in &self.touched {
-            let tracked = self.feeds.at(key).expect("what is let go is not touched");
-            let is_quiet = now >= tracked.touched_last + self.settings.settle
-                || now >= tracked.touched_first + SETTLE_AT_LEAST;
-            let is_free = tracked.reading.is_none() && tracked.due.is_none();
-            if is_quiet && is_free && now >= tracked.retry_at && self.shards[tracked.shard].up {
-                due.entry(tracked.shard).or_default().push(key.clone());
-            }
-        }
-        for (shard, keys) in due {
-            let mut keys = keys.into_iter().peekable();
-            while keys.peek().is_some() && self.shards[shard].reading < READS_AT_ONCE {
-                self.settle_some(shard, &mut keys, now);
-            }
-        }
-    }
-
-    /// Settles as many feeds as one script may.
-    fn settle_some(
-        &mut self,
-        shard: usize,
-        keys: &mut std::iter::Peekable<impl Iterator<Item = Key>>,
-        now: Instant,
-    ) {
-        self.counter += 1;
-        let nonce = self.counter;
-        let (mut members, mut touched, mut count) = (Vec::new(), Vec::new(), 0);
-        while let Some(key) = keys.peek()
-            && members.len() < SETTLE_BATCH
-        {
-            let tracked = self.feeds.at_mut(key).expect("was just listed");
-            let is_many = tracked.touched.len() > SETTLE_IDS;
-            if is_many && let Body::Whole(_) = tracked.body {
-                self.request(&keys.next().expect("was just peeked"), Cause::Settle, now);
-                continue;
-            }
-            if !members.is_empty() && count + tracked.touched.len() > SETTLE_IDS {
-                break;
-            }
-            let ids = take_some(&mut tracked.touched, SETTLE_IDS);
-            count += ids.len();
-            tracked.touched_first = now;
-            let asked = Touched { feed: key.1.to_string(), ids };
-            tracked.reading = Some(Reading::new(nonce, Cause::Settle, Some(asked.clone())));
-            touched.push(asked);
-            let key = keys.next().expect("was just peeked");
-            if tracked.touched.is_empty() {
-                self.touched.remove(&key);
-            }
-            members.push(key);
-        }
-        if !members.is_empty() {
-            self.start(shard, nonce, members, Effect::Settle { shard, touched, nonce });
         }
     }
 }

@@ -13,7 +13,11 @@ use self::bench::{Bench, MARKS, content, settled};
 use super::{Answer, Effect, reading};
 
 mod bench;
+mod bounds;
+mod hearing;
 mod thrift;
+mod topology;
+mod verify;
 
 #[test]
 fn what_is_heard_behind_a_mark_is_applied_on_top_of_the_answer() {
@@ -36,45 +40,6 @@ fn what_is_heard_behind_a_mark_is_applied_on_top_of_the_answer() {
         }
         assert_eq!(bench.held("f"), "1=c 2=b");
     }
-}
-
-#[test]
-fn a_deaf_connection_is_given_up_once_and_in_time() {
-    let mut bench = Bench::up();
-    let resets = bench.pass(9_000, true);
-    let (times, resets): (Vec<u64>, Vec<Effect>) = resets.into_iter().unzip();
-    assert!(times.iter().all(|time| *time <= 5_000), "{times:?}");
-    let shards: Vec<usize> = resets
-        .iter()
-        .map(|effect| match effect {
-            Effect::Reset { shard, .. } => *shard,
-            other => panic!("{other:?} was not expected"),
-        })
-        .collect();
-    assert_eq!(shards, [0, 1], "a connection that is being made anew is left alone");
-
-    bench.lost(0);
-    bench.heard(0, Heard::Up);
-    let again = bench.pass(5_000, true);
-    assert!(matches!(again[..], [(_, Effect::Reset { shard: 0, .. })]), "{again:?}");
-}
-
-#[test]
-fn a_read_whose_mark_does_not_come_makes_its_connection_deaf() {
-    let mut bench = Bench::up();
-    bench.want("f");
-    let (_, nonce) = bench.read();
-    bench.answer(nonce, Answer::Full(content(Kind::Plain, "1=a")));
-    let resets = bench.pass(4_000, false);
-    assert!(matches!(resets[..], [(..=3_200, Effect::Reset { shard: 0, .. })]), "{resets:?}");
-
-    bench.lost(0);
-    bench.heard(0, Heard::Up);
-    let (_, again) = bench.read();
-    bench.mark(nonce);
-    bench.mark(again);
-    bench.answer(again, Answer::Full(content(Kind::Plain, "1=b")));
-    assert_eq!(bench.held("f"), "1=b");
 }
 
 #[test]

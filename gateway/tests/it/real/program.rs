@@ -59,8 +59,13 @@ impl Program {
 
     /// Asks it to end.
     pub(super) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal by its name.
+    pub(super) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status();
+        let status = Command::new("kill").args([&format!("-{name}"), &id]).status();
         assert!(status.expect("`kill` can be run").success(), "`kill` failed");
     }
 

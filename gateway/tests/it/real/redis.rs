@@ -86,6 +86,16 @@ impl Redis {
         self.program.kill();
     }
 
+    /// Stops it where it is: its connections stay and nothing answers.
+    pub(super) fn freeze(&self) {
+        self.program.signal("STOP");
+    }
+
+    /// Lets it go on, after [`Self::freeze`].
+    pub(super) fn thaw(&self) {
+        self.program.signal("CONT");
+    }
+
     /// Starts it again, after [`Self::kill`], with its data.
     pub(super) async fn restart(&mut self) {
         self.program = spawn(&self.name, self.port, self.folder.path());

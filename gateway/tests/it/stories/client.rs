@@ -89,6 +89,7 @@ impl TestClient {
                 self.quiets.insert(frame.name().to_owned());
             }
             Outgoing::Event(frame) => {
+                self.mailbox.let_go(frame.snapshot_bytes());
                 let got = Got { name: frame.name().to_owned(), frame };
                 self.tree.apply(&got.name, got.text());
                 self.log.push(got.clone());
@@ -183,7 +184,7 @@ impl TestClient {
     /// Waits until all that was published before is heard: nothing has been on its way since.
     pub async fn quiet(&mut self, gateway: &TestGateway) {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        for shard in 0..gateway.world.shards.len() {
+        for (shard, _) in gateway.feeds.shards() {
             let name = format!("{QUIET}{}", NEXT.fetch_add(1, Ordering::Relaxed));
             let message = json!({ "op": "emit", "user": self.user.name, "event": name });
             gateway.control(shard, message).await;

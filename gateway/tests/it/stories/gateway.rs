@@ -27,6 +27,7 @@ use shard_router::{
     feed::{FeedType, NewFeed, Position, Post},
     router::Router,
     shard::{Shard, memory::MemoryShard},
+    topology::{ShardSpec, ShardUrl, Topology},
 };
 use tokio::sync::mpsc;
 use tower::ServiceExt;
@@ -157,30 +158,47 @@ pub struct World {
 
 impl World {
     pub fn new(board: &str, shards: usize) -> Self {
-        let names: Vec<_> = (1..=shards).map(|number| format!("shard-{number:02}")).collect();
+        let names = (1..=shards).map(|number| format!("shard-{number:02}"));
         let nodes: Vec<_> =
-            names.iter().map(|name| format!(r#"{{ name = "{name}", url = "memory:" }}"#)).collect();
-        let text = format!("{FRAME}nodes = [{}]\n{board}", nodes.join(", "));
+            names.map(|name| format!(r#"{{ name = "{name}", url = "memory:" }}"#)).collect();
+        Self::of(board, &format!("nodes = [{}]", nodes.join(", ")), shards)
+    }
+
+    /// Makes a world of `shards` shards, of which those are in use that the topology in
+    /// `file` names; there the database of a URL says which it is.
+    pub fn in_file(board: &str, file: &std::path::Path, shards: usize) -> Self {
+        Self::of(board, &format!("topology = '{}'", file.display()), shards)
+    }
+
+    fn of(board: &str, section: &str, shards: usize) -> Self {
+        let names = (1..=shards).map(|number| format!("shard-{number:02}"));
+        let text = format!("{FRAME}{section}\n{board}");
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
         let config = Config::load(Some(file.path()), []).unwrap_or_else(|error| panic!("{error}"));
         Self {
-            shards: names.iter().map(|name| MemoryShard::new(name.as_str())).collect(),
+            shards: names.map(|name| MemoryShard::new(name.as_str())).collect(),
             sessions: Arc::default(),
             config: Arc::new(config),
         }
     }
 
-    fn router(&self) -> Arc<Router> {
-        let topology = self.config.shards.clone();
-        let shards =
-            self.shards.iter().map(|shard| Arc::new(shard.clone()) as Arc<dyn Shard>).collect();
-        Arc::new(Router::new(shards, move |feed| topology.owner(feed)))
+    /// Makes a router as a gateway of this topology has it.
+    pub fn router(&self, topology: Topology) -> Router {
+        let shards = self.shards.clone();
+        let open = move |spec: &ShardSpec| -> Arc<dyn Shard> {
+            let index = match &spec.url {
+                ShardUrl::Redis(url) => usize::from(url.db),
+                ShardUrl::Memory => spec.name["shard-".len()..].parse::<usize>().unwrap() - 1,
+            };
+            Arc::new(shards[index].clone())
+        };
+        Router::open_with(topology, open)
     }
 
     /// Starts one more gateway, once all shards that are there are heard.
     pub async fn gateway(&self) -> TestGateway {
-        let feeds = self.router();
+        let feeds = Arc::new(self.router(self.config.shards.clone()));
         let pointers = Pointers { user: "/user/id".to_owned(), teams: "/user/teams".to_owned() };
         let auth = Authenticator::express(
             "connect.sid".to_owned(),
@@ -323,7 +341,7 @@ impl TestGateway {
     /// A control message that only a heard shard can bring closes nobody, and is seen to arrive.
     async fn hears_all(&self) -> bool {
         let mut probe = self.join(user("prober").in_session("prober"));
-        for shard in 0..self.world.shards.len() {
+        for (shard, _) in self.feeds.shards() {
             let message = json!({
                 "op": "emit", "user": "prober", "event": "heard", "args": [shard],
             });

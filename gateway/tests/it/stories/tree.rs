@@ -18,6 +18,8 @@ pub struct Tree {
     pub flat: BTreeMap<String, Collection>,
     /// What must not happen to a client whose gateway is right.
     pub faults: Vec<String>,
+    /// How many events told no version, as happens to slow clients.
+    pub nulls: usize,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -194,6 +196,7 @@ impl Tree {
             let item = item.as_ref().expect("the event has an item").get();
             RawValue::from_string(attrs_json(&id, item.as_bytes())).unwrap()
         };
+        self.nulls += usize::from(v.is_none());
         let (mut faults, mut places) = (Vec::new(), 0);
         self.each(&feed, &mut |collection| {
             places += 1;
@@ -247,8 +250,11 @@ impl Tree {
                     model.v = v.clone();
                 });
             } else {
+                let had_version = collection.v.is_some();
                 collection.v = v.clone();
-                if !collection.is_version_of_content() {
+                if v.is_none() && had_version {
+                    faults.push("the version is lost");
+                } else if !collection.is_version_of_content() {
                     faults.push("the version is not that of what is held");
                 }
             }
@@ -267,9 +273,16 @@ fn place(collection: &Collection, position: Option<&str>, faults: &mut Vec<&str>
     if position == "begin:" {
         return 0;
     }
-    let before = position.strip_suffix(':').expect("a position is `begin:` or `ID:`");
-    match collection.models.iter().position(|model| model.id == before) {
-        Some(at) => at + 1,
+    if position == ":end" {
+        return end;
+    }
+    let find = |id: &str| collection.models.iter().position(|model| model.id == id);
+    let at = match position.strip_prefix(':') {
+        Some(next) => find(next),
+        None => find(position.strip_suffix(':').expect("a position has a colon")).map(|at| at + 1),
+    };
+    match at {
+        Some(at) => at,
         None => {
             faults.push("a position names what is not held");
             end
@@ -314,8 +327,8 @@ impl Collection {
             }
             sums.map(|sum| format!("{sum:08x}")).concat()
         };
-        let v = self.v.as_deref().expect("none of these feeds is passed through");
-        v == version(true) || v == version(false)
+        // What is passed through has no version.
+        self.v.as_deref().is_none_or(|v| v == version(true) || v == version(false))
     }
 }
 

@@ -166,21 +166,24 @@ local function remove(shape, ids, items, feed, id)
   return gone
 end
 
+-- Every id as it is listed.
+local function listed(ids, held)
+  if held == 'zset' then return redis.call('ZRANGE', ids, 0, -1) end
+  if held == 'list' then return redis.call('LRANGE', ids, 0, -1) end
+  return {}
+end
+
+-- How many ids one command is asked for: a call takes some thousands of words, not more.
+local CHUNK = 1000
+
 -- Every id as it is listed, and beside each its item, or false.
 local function load(ids, items, held)
-  local order, found = {}, {}
-  if held == 'zset' then
-    order = redis.call('ZRANGE', ids, 0, -1)
-  elseif held == 'list' then
-    order = redis.call('LRANGE', ids, 0, -1)
-  end
-  -- A call takes some thousands of arguments, not more.
-  for first = 1, #order, 1000 do
-    local last = math.min(first + 999, #order)
+  local order, found = listed(ids, held), {}
+  for first = 1, #order, CHUNK do
+    local last = math.min(first + CHUNK - 1, #order)
     for _, item in ipairs(redis.call('HMGET', items, unpack(order, first, last))) do
       found[#found + 1] = item
     end
   end
   return order, found
 end
-

@@ -30,22 +30,31 @@ local function is_text(id)
   return true
 end
 
+local find, sha1hex, sub, tonumber = string.find, redis.sha1hex, string.sub, tonumber
+
+-- Sums three words of each item's digest. The sums are folded once a chunk: far below
+-- 2^53, up to which a Lua number counts exactly.
 local function version_of(ids, items, held)
-  local order, found = load(ids, items, held)
-  local sums, seen, before = {0, 0, 0}, {}, ''
-  for place = 1, #order do
-    local id, item = order[place], found[place]
-    if item and not seen[id] and is_text(id) then
-      local digest = redis.sha1hex(before .. '\0' .. id .. '\0' .. item)
-      for word = 1, 3 do
-        local part = tonumber(string.sub(digest, word * 8 - 7, word * 8), 16)
-        sums[word] = (sums[word] + part) % 4294967296
+  local first, second, third, seen, before = 0, 0, 0, {}, ''
+  local sorted = held == 'list'
+  local order = listed(ids, held)
+  for at = 1, #order, CHUNK do
+    local last = math.min(at + CHUNK - 1, #order)
+    local found = redis.call('HMGET', items, unpack(order, at, last))
+    for place = at, last do
+      local id, item = order[place], found[place - at + 1]
+      if item and not seen[id] and (not find(id, '[%z\128-\255]') or is_text(id)) then
+        local digest = sha1hex(before .. '\0' .. id .. '\0' .. item)
+        first = first + tonumber(sub(digest, 1, 8), 16)
+        second = second + tonumber(sub(digest, 9, 16), 16)
+        third = third + tonumber(sub(digest, 17, 24), 16)
+        if sorted then before = id end
       end
-      if held == 'list' then before = id end
+      if sorted then seen[id] = true end
     end
-    seen[id] = true
+    first, second, third = first % 4294967296, second % 4294967296, third % 4294967296
   end
-  return string.format('%08x%08x%08x', sums[1], sums[2], sums[3])
+  return string.format('%08x%08x%08x', first, second, third)
 end
 
 local answers = {}

@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use sha1::{Digest, Sha1};
-use shard_router::feed::{Content, FeedType, Kind, Touched};
+use shard_router::feed::{FeedType, Kind, Touched};
 use tokio::task::JoinSet;
 
-use super::bench::Bench;
+use super::{bench::Bench, versions::version};
 
 super::promises! {
     a_read_finds_content_and_kind
@@ -161,22 +160,6 @@ async fn settling_reads_what_was_touched(bench: &mut Bench) {
     assert_eq!((settled[2].kind, &settled[2].items[..]), (Kind::Unknown, &[None][..]));
     assert_eq!((settled[3].kind, &settled[3].items[..]), (Kind::Plain, &[None][..]));
     assert_eq!(settled[4].order, order);
-}
-
-/// The version as the design defines it, of what a read found.
-fn version(content: &Content) -> String {
-    let mut sums = [0_u32; 3];
-    let mut before = "";
-    for (id, item) in &content.entries {
-        let digest = Sha1::digest([before.as_bytes(), b"\0", id.as_bytes(), b"\0", item].concat());
-        for (sum, word) in sums.iter_mut().zip(digest.chunks(4)) {
-            *sum = sum.wrapping_add(u32::from_be_bytes(word.try_into().unwrap()));
-        }
-        if content.kind == Kind::Sorted {
-            before = id;
-        }
-    }
-    sums.map(|sum| format!("{sum:08x}")).concat()
 }
 
 async fn verifying_computes_the_version_of_the_content(bench: &mut Bench) {

@@ -106,12 +106,20 @@ impl World {
                 let delay = self.rng.random_range(0..400);
                 self.after(delay, Action::Answer { nonce, answers });
             }
+            Effect::Verify { feeds, nonce, .. } => {
+                let checked = feeds.iter().map(|feed| self.redis.verify(feed)).collect();
+                self.publish(MARKS, nonce.to_string().into_bytes());
+                let checked = if fails { Err(error()) } else { Ok(checked) };
+                let delay = self.rng.random_range(0..400);
+                self.after(delay, Action::Verified { nonce, checked });
+            }
             Effect::Mark { nonce, .. } => {
                 self.publish(MARKS, nonce.to_string().into_bytes());
                 let sent = if fails { Err(error()) } else { Ok(()) };
                 let delay = self.rng.random_range(0..100);
                 self.after(delay, Action::Probed { nonce, sent });
             }
+            Effect::Witness { .. } | Effect::Dismiss { .. } => {}
             Effect::Reset { .. } => {
                 if self.connected {
                     self.lose();

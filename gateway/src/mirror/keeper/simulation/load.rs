@@ -14,6 +14,9 @@ impl World {
         if self.chance(100) {
             self.change_users();
         }
+        if self.hazards.silent && self.chance(20) {
+            self.damage();
+        }
         if !self.hazards.faults {
             return;
         }
@@ -33,6 +36,17 @@ impl World {
             // A lag: nothing is heard for a while, then everything.
             self.told_until = self.told_until.max(self.now) + self.rng.random_range(0..1_500);
         }
+    }
+
+    /// Somebody changes keys by hand, or a whole shard is emptied.
+    pub(super) fn damage(&mut self) {
+        self.seen.damaged += 1;
+        if self.chance(200) {
+            self.redis.0.clear();
+            return;
+        }
+        let name = FEEDS[self.rng.random_range(0..FEEDS.len())];
+        self.redis.feed(name).damage(&mut self.rng);
     }
 
     pub(super) fn write(&mut self) {
@@ -71,8 +85,14 @@ impl World {
             if more {
                 *users += 1;
                 self.keeper.want(&feed, 0, now);
+                self.drain();
+                self.tell();
+                self.come(&feed);
             } else if *users > 0 {
                 *users -= 1;
+                if *users == 0 {
+                    self.clients.remove(&feed);
+                }
                 self.keeper.unwant(&feed, now);
             }
         } else {

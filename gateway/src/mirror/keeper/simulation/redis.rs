@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rand::{RngExt, rngs::StdRng};
-use shard_router::feed::{BadFeed, Content, Kind, Settled, Touched};
+use shard_router::feed::{BadFeed, Checked, Content, Kind, Settled, Touched};
 
-use crate::mirror::keeper::Answer;
+use crate::mirror::{keeper::Answer, literal};
 
 /// Few ids, so that histories meet; one is not UTF-8, and behind one no place can be told.
 const IDS: [&[u8]; 9] = [b"1", b"2", b"3", b"4", b"5", b"6", "é".as_bytes(), b"begin", b"\xff7"];
@@ -14,12 +14,13 @@ const IDS: [&[u8]; 9] = [b"1", b"2", b"3", b"4", b"5", b"6", "é".as_bytes(), b"
 /// One message on a channel.
 pub(super) type Message = (String, Vec<u8>);
 
-/// One feed in Redis.
+/// One feed in Redis: its two keys, its config, and whether they can be read.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     config: Option<Kind>,
     kind: Option<Kind>,
-    entries: Vec<(Vec<u8>, Bytes)>,
+    ids: Vec<Vec<u8>>,
+    items: BTreeMap<Vec<u8>, Bytes>,
     /// Whether its key is of a wrong type for now.
     pub(super) is_bad: bool,
 }
@@ -27,25 +28,41 @@ pub(super) struct Feed {
 impl Feed {
     fn kind(&self) -> Kind {
         match self.kind {
-            Some(kind) if !self.entries.is_empty() => kind,
+            Some(kind) if !self.ids.is_empty() => kind,
             _ => self.config.unwrap_or(Kind::Unknown),
         }
     }
 
+    fn held(&self, id: &[u8]) -> Option<&Bytes> {
+        self.items.get(id).filter(|_| self.ids.iter().any(|listed| listed == id))
+    }
+
     /// The whole feed, in the sense of the design.
     pub(super) fn content(&self) -> Content {
-        let texts = self
-            .entries
-            .iter()
-            .filter_map(|(id, item)| Some((String::from_utf8(id.clone()).ok()?, item.clone())));
-        let entries: Vec<_> = texts.collect();
-        let bad_ids = self.entries.len() - entries.len();
-        Content { kind: self.kind(), entries, bad_ids }
+        let held = self.ids.iter().filter_map(|id| Some((id, self.items.get(id)?)));
+        let texts =
+            held.filter_map(|(id, item)| Some((String::from_utf8(id.clone()).ok()?, item.clone())));
+        let bad_ids = self.ids.iter().filter(|id| std::str::from_utf8(id).is_err()).count();
+        Content { kind: self.kind(), entries: texts.collect(), bad_ids }
     }
 
     pub(super) fn item(&self, id: &str) -> Option<Bytes> {
-        let entry = self.entries.iter().find(|(held, _)| *held == id.as_bytes())?;
-        Some(entry.1.clone())
+        self.held(id.as_bytes()).cloned()
+    }
+
+    /// Changes it as somebody does by hand who tells nobody.
+    pub(super) fn damage(&mut self, rng: &mut StdRng) {
+        match rng.random_range(0..5) {
+            0 => self.ids.clear(),
+            1 => self.items.clear(),
+            2 => drop(self.items.pop_first()),
+            3 => *self = Self { is_bad: self.is_bad, ..Self::default() },
+            _ => {
+                if let Some(mut entry) = self.items.first_entry() {
+                    entry.insert(Bytes::from_static(b"by hand"));
+                }
+            }
+        }
     }
 
     /// Carries out a random write of `name` and returns what is to be announced.
@@ -78,48 +95,55 @@ impl Feed {
         }
         let id = IDS[rng.random_range(0..IDS.len())];
         let item = Bytes::from(format!("{{\"n\":{}}}", rng.random_range(0..4)));
-        let known = self.entries.iter().position(|(held, _)| held == id);
+        let known = self.held(id).is_some();
         match (rng.random_range(0..6), known) {
-            (0..=1, Some(at)) => {
-                self.entries[at].1 = item.clone();
+            (0..=1, true) => {
+                self.items.insert(id.to_vec(), item.clone());
                 let verb = if rng.random() { "feed.publish" } else { "feed.edit" };
                 messages.push(message(verb, id, Some(&item)));
             }
-            (2, Some(at)) => {
-                self.entries.remove(at);
+            (2, true) => {
+                self.unlist(id);
+                self.items.remove(id);
                 messages.push(message("feed.retract", id, None));
             }
-            (_, Some(at)) if kind == Kind::Sorted => {
-                let entry = self.entries.remove(at);
-                let place = self.insert(entry, rng);
+            (_, true) if kind == Kind::Sorted => {
+                self.unlist(id);
+                let place = self.insert(id, rng);
                 messages.push(message("feed.position", id, Some(&place)));
             }
-            (_, Some(_)) => {}
-            (_, None) => {
+            (_, true) => {}
+            (_, false) => {
+                self.unlist(id);
+                self.items.insert(id.to_vec(), item.clone());
                 messages.push(message("feed.publish", id, Some(&item)));
                 if kind == Kind::Sorted {
-                    let place = self.insert((id.to_vec(), item), rng);
+                    let place = self.insert(id, rng);
                     messages.push(message("feed.position", id, Some(&place)));
                 } else {
-                    self.entries.push((id.to_vec(), item));
+                    self.ids.push(id.to_vec());
                 }
             }
         }
         messages
     }
 
-    fn insert(&mut self, entry: (Vec<u8>, Bytes), rng: &mut StdRng) -> Vec<u8> {
-        let neighbour = rng.random_range(0..=self.entries.len());
-        let (at, place) = match (rng.random_range(0..4), self.entries.get(neighbour)) {
-            (0, Some((next, _))) => (neighbour, [b":", next.as_slice()].concat()),
-            (1, Some((previous, _))) => (neighbour + 1, [previous.as_slice(), b":"].concat()),
+    fn unlist(&mut self, id: &[u8]) {
+        self.ids.retain(|listed| listed != id);
+    }
+
+    fn insert(&mut self, id: &[u8], rng: &mut StdRng) -> Vec<u8> {
+        let neighbour = rng.random_range(0..=self.ids.len());
+        let (at, place) = match (rng.random_range(0..4), self.ids.get(neighbour)) {
+            (0, Some(next)) => (neighbour, [b":", next.as_slice()].concat()),
+            (1, Some(previous)) => (neighbour + 1, [previous.as_slice(), b":"].concat()),
             (2, _) => (0, b"begin:".to_vec()),
-            _ => (self.entries.len(), b":end".to_vec()),
+            _ => (self.ids.len(), b":end".to_vec()),
         };
         // A neighbour named `begin` would be read as the place before all others.
         let place = if place == b"begin:" && at != 0 { b":end".to_vec() } else { place };
-        let at = if place == b":end" { self.entries.len() } else { at };
-        self.entries.insert(at, entry);
+        let at = if place == b":end" { self.ids.len() } else { at };
+        self.ids.insert(at, id.to_vec());
         place
     }
 
@@ -149,9 +173,16 @@ impl Redis {
         let feed = self.feed(&touched.feed);
         feed.bad(&touched.feed)?;
         let items = touched.ids.iter().map(|id| feed.item(id)).collect();
-        let order = || feed.entries.iter().map(|(id, _)| Bytes::from(id.clone())).collect();
+        let order = || feed.ids.iter().map(|id| Bytes::from(id.clone())).collect();
         let kind = feed.kind();
         let order = (kind == Kind::Sorted).then(order);
         Ok(Answer::Settled(Settled { kind, items, order }))
+    }
+
+    pub(super) fn verify(&mut self, name: &str) -> Result<Checked, BadFeed> {
+        let feed = self.feed(name);
+        feed.bad(name)?;
+        let Content { kind, entries, .. } = feed.content();
+        Ok(Checked { kind, version: literal::version(kind, &entries) })
     }
 }

@@ -19,12 +19,23 @@ pub(super) const MARKS: &str = "gateway.mark.test";
 pub(super) struct Bench {
     pub(super) keeper: Keeper,
     pub(super) now: Instant,
+    /// Whether a second connection hears what the shards publish.
+    pub(super) witness_hears: bool,
 }
 
 impl Bench {
     /// Both shards are heard.
     pub(super) fn up() -> Self {
-        let mut bench = Self::down();
+        Self::up_with(settings())
+    }
+
+    /// Both shards are heard, and feeds are compared at this rate.
+    pub(super) fn verifying(verify_every: Duration) -> Self {
+        Self::up_with(Settings { verify_every, ..settings() })
+    }
+
+    pub(super) fn up_with(settings: Settings) -> Self {
+        let mut bench = Self::down_with(settings);
         bench.heard(0, Heard::Up);
         bench.heard(1, Heard::Up);
         bench.keeper.outs();
@@ -32,14 +43,13 @@ impl Bench {
     }
 
     pub(super) fn down() -> Self {
-        let settings = Settings {
-            settle: Duration::from_secs(1),
-            linger: Duration::from_secs(60),
-            mark_channel: MARKS.to_owned(),
-            queues: vec!["ship".to_owned()],
-        };
+        Self::down_with(settings())
+    }
+
+    fn down_with(settings: Settings) -> Self {
         let now = Instant::now();
-        Self { keeper: Keeper::new(settings, &["one".to_owned(), "two".to_owned()], now), now }
+        let keeper = Keeper::new(settings, &["one".to_owned(), "two".to_owned()], now);
+        Self { keeper, now, witness_hears: false }
     }
 
     pub(super) fn heard(&mut self, shard: usize, heard: Heard) {
@@ -135,11 +145,17 @@ impl Bench {
                 match effect {
                     Effect::Mark { shard, nonce } => {
                         self.keeper.probed(shard, nonce, Ok(()), self.now);
+                        let (channel, payload) = (Bytes::from(MARKS), nonce.to_string().into());
+                        let mark = Heard::Notice { channel, payload };
+                        if self.witness_hears {
+                            self.keeper.witnessed(shard, &mark);
+                        }
                         if !deaf {
-                            let (channel, payload) = (Bytes::from(MARKS), nonce.to_string().into());
-                            self.heard(shard, Heard::Notice { channel, payload });
+                            self.heard(shard, mark);
                         }
                     }
+                    Effect::Witness { shard } => self.keeper.witnessed(shard, &Heard::Up),
+                    Effect::Dismiss { .. } => {}
                     other => effects.push((passed, other)),
                 }
             }
@@ -163,6 +179,17 @@ impl Bench {
                 format!("finished {queue} {id} {}", String::from_utf8_lossy(&result))
             }
             Out::Control(message) => format!("control {}", String::from_utf8_lossy(&message)),
+            Out::Passed(feed, Change::Publish { id, position, .. }) => {
+                let position = position.map(|position| format!(" {position}"));
+                format!("pass publish {feed} {id}{}", position.unwrap_or_default())
+            }
+            Out::Passed(feed, Change::Change { id, .. }) => format!("pass change {feed} {id}"),
+            Out::Passed(feed, Change::Retract { id }) => format!("pass retract {feed} {id}"),
+            Out::Passed(feed, Change::Position { id, position }) => {
+                format!("pass position {feed} {id} {position}")
+            }
+            Out::Emptied(feed) => format!("emptied {feed}"),
+            Out::Deaf(is_deaf) => format!("deaf {is_deaf}"),
             Out::Shard { shard, up } => format!("shard {shard} {up}"),
         };
         self.keeper.outs().into_iter().map(told).collect()
@@ -174,6 +201,19 @@ impl Bench {
         let items =
             mirror.iter().map(|(id, item)| format!("{id}={}", String::from_utf8_lossy(item)));
         items.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Verifying is so rare that it does not come up.
+pub(super) fn settings() -> Settings {
+    Settings {
+        settle: Duration::from_secs(1),
+        linger: Duration::from_secs(60),
+        verify_every: Duration::from_secs(3_600),
+        max_bytes: usize::MAX,
+        max_feed_bytes: usize::MAX,
+        mark_channel: MARKS.to_owned(),
+        queues: vec!["ship".to_owned()],
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use shard_router::{feed::Kind, shard::Heard};
+use bytes::Bytes;
+use shard_router::{
+    feed::{Kind, Settled},
+    shard::Heard,
+};
 
 use super::bench::{Bench, content, settled};
 use crate::mirror::keeper::{Answer, Effect, reading};
@@ -176,4 +180,32 @@ fn an_item_that_comes_to_be_wanted_does_not_wait_for_the_pause_of_doubts() {
     let effects = bench.pass(1_000, false);
     let [(_, Effect::Settle { touched, .. })] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(touched[0].ids, ["1", "2"]);
+}
+
+#[test]
+fn an_id_that_is_listed_without_an_item_costs_no_whole_reads() {
+    let mut bench = Bench::up();
+    bench.fill("f", content(Kind::Sorted, "1=a 2=b"));
+    let order = |ids: &[&'static str]| {
+        Some(ids.iter().map(|id| Bytes::from_static(id.as_bytes())).collect::<Vec<_>>())
+    };
+    let listed = ["1", "orphan", "2", "come"];
+    let mut asked = Vec::new();
+    for round in 0..3 {
+        bench.notice("feed.publish:f", format!("1\0{round}"));
+        for (_, effect) in bench.pass(1_500, false) {
+            let Effect::Settle { touched, nonce, .. } = effect else { panic!("{effect:?}") };
+            asked.push(touched[0].ids.join(" "));
+            let item = |id: &String| match id.as_str() {
+                "orphan" => None,
+                id => Some(Bytes::from(format!("{id}{round}"))),
+            };
+            let items = touched[0].ids.iter().map(item).collect();
+            let found = Settled { kind: Kind::Sorted, items, order: order(&listed) };
+            bench.mark(nonce);
+            bench.answer(nonce, Answer::Settled(found));
+        }
+    }
+    assert_eq!(asked, ["1", "1 come orphan", "1 orphan"]);
+    assert_eq!(bench.held("f"), "1=12 2=b come=come1");
 }
