@@ -8,7 +8,7 @@ CLIENTS := gateway/tests/js/node_modules/.package-lock.json
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check drops storm slow-readers bundle clean
+.PHONY: help run test check chaos drops storm slow-readers bundle clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,13 @@ check: ## Formatting and lints
 	@$(MAKE) --no-print-directory bundle
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+chaos: ## Break a real cluster for MINUTES=3, by SEED=…, and compare every client with Redis
+	@$(NEED) cc cargo node npm redis-server
+	@$(MAKE) --no-print-directory bundle $(CLIENTS)
+	@echo "Building the gateway and the harness; the first build takes some minutes."
+	@$(CARGO) build --release --bin gateway --bin chaos
+	@target/release/chaos --duration $(or $(MINUTES),3)m $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 drops: ## Cut N clients again and again for SECONDS, and say what each one missed
 	@$(NEED) cc cargo node npm redis-server

@@ -7,9 +7,14 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use serde_json::{Value, json};
 use shard_router::{
     router::Router,
@@ -111,6 +116,13 @@ pub struct Cluster {
     pub sessions: Redis,
     topology: Topology,
     folder: TempDir,
+    is_kept: AtomicBool,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.folder.disable_cleanup(self.is_kept.load(Ordering::Relaxed));
+    }
 }
 
 impl Cluster {
@@ -137,7 +149,8 @@ impl Cluster {
             let text = config::text(&name, &shards, &sessions, &plan.config);
             gateways.push(Gateway::start(&name, &plan.gateway, folder.path(), text)?);
         }
-        let cluster = Self { gateways, shards, sessions, topology, folder };
+        let cluster =
+            Self { gateways, shards, sessions, topology, folder, is_kept: AtomicBool::new(false) };
         for gateway in &cluster.gateways {
             gateway.ready().await?;
             for shard in &cluster.shards {
@@ -154,8 +167,8 @@ impl Cluster {
     }
 
     /// Leaves the folder behind for a look, and returns it.
-    pub fn keep(&mut self) -> PathBuf {
-        self.folder.disable_cleanup(true);
+    pub fn keep(&self) -> PathBuf {
+        self.is_kept.store(true, Ordering::Relaxed);
         self.folder.path().to_owned()
     }
 
@@ -184,11 +197,14 @@ impl Cluster {
     /// Returns [`ClusterError::NotReady`] when it does not in time.
     pub async fn hears(&self, gateway: &Gateway, shard: &Redis) -> Result<(), ClusterError> {
         let metric = format!("gateway_shard_up{{shard=\"{}\"}}", shard.name());
-        until(&format!("{} hearing {}", gateway.name(), shard.name()), async || {
-            let metrics = gateway.metrics().await.ok()?;
-            (metrics.get(&metric) == Some(&1.0)).then_some(())
-        })
-        .await
+        let patience = Patience::with(format!("{} hearing {}", gateway.name(), shard.name()));
+        loop {
+            let metrics = gateway.metrics().await.unwrap_or_default();
+            if metrics.get(&metric) == Some(&1.0) {
+                return Ok(());
+            }
+            patience.wait().await?;
+        }
     }
 
     /// Writes a session as express-session with connect-redis does.
@@ -222,22 +238,29 @@ impl Cluster {
         Ok(self.sessions.say(&del).await?)
     }
 
-    /// Tells all gateways something, by a shard that can be reached.
+    /// Tells all gateways something, by every shard that can be reached.
     ///
     /// # Errors
     ///
     /// Returns what the last shard said when none could be reached.
     pub async fn control(&self, message: &Value) -> Result<(), ClusterError> {
+        let mut message = message.clone();
+        // What makes a gateway that hears it by several shards carry it out once.
+        message["id"] = format!("{:032x}", rand::random::<u128>()).into();
         let mut publish = ::redis::cmd("PUBLISH");
         publish.arg("gateway.control").arg(message.to_string());
-        let mut outcome = Err(ClusterError::NotReady("a shard".to_owned()));
+        let mut said: Vec<BoxFuture<'_, _>> = Vec::new();
         for shard in &self.shards {
-            outcome = shard.say(&publish).await.map_err(ClusterError::from);
-            if outcome.is_ok() {
-                break;
+            said.push(shard.say::<u64>(&publish).boxed());
+        }
+        let mut failed = None;
+        for outcome in join_all(said).await {
+            match outcome {
+                Ok(_) => return Ok(()),
+                Err(error) => failed = Some(error),
             }
         }
-        outcome
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Lets everything run again that was stopped, and starts again what was killed.
@@ -287,16 +310,28 @@ fn topology(shards: &[Redis], url: impl Fn(&Redis) -> String) -> Result<Topology
     Topology::from_nodes(0, &nodes).map_err(ClusterError::Topology)
 }
 
-/// Looks again and again until there is something.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> Result<T, ClusterError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look().await {
-            return Ok(found);
-        }
-        if Instant::now() > deadline {
-            return Err(ClusterError::NotReady(what.to_owned()));
+/// The time in which something has to come to be.
+#[derive(Debug)]
+struct Patience {
+    what: String,
+    deadline: Instant,
+}
+
+impl Patience {
+    fn with(what: impl Into<String>) -> Self {
+        Self { what: what.into(), deadline: Instant::now() + PATIENCE }
+    }
+
+    /// Waits until the next look.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ClusterError::NotReady`] when the time is over.
+    async fn wait(&self) -> Result<(), ClusterError> {
+        if Instant::now() > self.deadline {
+            return Err(ClusterError::NotReady(self.what.clone()));
         }
         sleep(LOOK).await;
+        Ok(())
     }
 }

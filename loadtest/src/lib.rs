@@ -4,11 +4,13 @@
 //! speak to them; `summary` says what came of it.
 //!
 //! [`cluster`] starts and breaks real shards and gateways; [`light`] clients live through that,
-//! each with a [`tree`], its copy of all that it may see.
+//! each with a [`tree`], its copy of all that it may see. [`chaos`] breaks all of it at random and
+//! compares what they hold with Redis.
 //!
 //! The rest is pure: `wire`, `stamp`, `receipts`, `sample`.
 
 pub mod board;
+pub mod chaos;
 pub mod cluster;
 pub mod cookies;
 pub mod drops;

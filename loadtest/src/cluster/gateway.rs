@@ -8,9 +8,8 @@ use std::{
 };
 
 use super::{
-    Admin, ClusterError, config,
+    Admin, ClusterError, Patience, config,
     process::{Process, Signal, free_port},
-    until,
 };
 
 /// A gateway that keeps its ports over restarts.
@@ -102,14 +101,15 @@ impl Gateway {
     ///
     /// Returns [`ClusterError`] when it ends or does not come to it.
     pub async fn ready(&self) -> Result<(), ClusterError> {
-        let ready = until(self.name(), async || match self.process.alive() {
-            Ok(()) => {
-                let answer = self.admin.ask("GET", "/readyz", None).await.ok()?;
-                (answer.status == 200).then_some(Ok(()))
+        let patience = Patience::with(self.name());
+        loop {
+            self.process.alive()?;
+            let answer = self.admin.ask("GET", "/readyz", None).await;
+            if answer.is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
             }
-            Err(ended) => Some(Err(ended)),
-        });
-        ready.await?
+            patience.wait().await?;
+        }
     }
 
     /// Lets it run if it was stopped, starts it if it was killed, and waits until it is ready.

@@ -14,9 +14,8 @@ use redis::{
 use tokio::sync::Mutex;
 
 use super::{
-    ClusterError,
+    ClusterError, Patience,
     process::{Process, Signal, free_port},
-    until,
 };
 
 /// The ACL user that the gateways are, so that something can be denied to them alone.
@@ -102,11 +101,12 @@ impl Redis {
     /// Returns [`ClusterError`] when it does not come up.
     pub async fn restart(&self) -> Result<(), ClusterError> {
         self.process.start(Command::new("redis-server").arg(self.config()))?;
-        let ready = until(self.name(), async || match self.process.alive() {
-            Ok(()) => self.is_ours().await.then_some(Ok(())),
-            Err(ended) => Some(Err(ended)),
-        });
-        ready.await?
+        let patience = Patience::with(self.name());
+        while !self.is_ours().await {
+            self.process.alive()?;
+            patience.wait().await?;
+        }
+        Ok(())
     }
 
     /// Starts it again after [`Self::kill`] as a new one that holds nothing.
