@@ -17,6 +17,7 @@ use crate::{
     },
     identity::{Identity, SessionId, TeamId},
     metrics,
+    mirror::keeper::item_version,
     outbox::Outbox,
     protocol::{self, CallError},
     snapshot,
@@ -346,7 +347,7 @@ impl State {
     /// Returns what a user is shown first, the same frame for all connections of the user
     /// until something of it changes.
     fn initial(&mut self, identity: &Identity) -> Frame {
-        let revisions: Vec<u64> = owners(identity).map(|owner| self.told(&owner)).collect();
+        let revisions: Vec<u64> = owners(identity).map(|owner| self.told_in_full(&owner)).collect();
         let user = Owner::User(identity.user.clone());
         if let Some(frame) = self.views[&user].initial(&revisions) {
             return frame.clone();
@@ -381,6 +382,14 @@ impl State {
         frame
     }
 
+    /// Counts a view as told with the model at its top, and returns its revision.
+    pub(super) fn told_in_full(&mut self, owner: &Owner) -> u64 {
+        let revision = self.told(owner);
+        let view = self.views.get_mut(owner).expect("a client's views are there");
+        view.attrs_are_held(Some(item_version(owner.id(), None)));
+        revision
+    }
+
     /// Counts a view as told to somebody as it is, and returns its revision.
     pub(super) fn told(&mut self, owner: &Owner) -> u64 {
         let view = self.views.get_mut(owner).expect("a client's views are there");
@@ -399,7 +408,7 @@ impl State {
     /// Tells a client that it is in a team now: the team, then what hangs below it.
     fn tell_team(&mut self, id: ClientId, team: &TeamId) {
         let owner = Owner::Team(team.clone());
-        self.told(&owner);
+        self.told_in_full(&owner);
         let view = self.views.get_mut(&owner).expect("a client's views are there");
         let (item, v) = view.attrs_item(&self.keeper);
         let json = snapshot::item_event_json(&view.attrs, team.as_str(), item, v);

@@ -199,11 +199,12 @@ impl State {
             let (item, v) = view.attrs_item(&self.keeper);
             match (&owner, held) {
                 (Owner::Team(_), None) => {
+                    view.attrs_are_held(Some(v));
                     let json = snapshot::item_event_json(&view.attrs, owner.id(), item, v);
                     offer(outbox, "publish", &Frame::event("publish", json));
                 }
                 // What cannot be read now counts as unchanged, and is told once it can.
-                _ if !view.attrs_known => view.attrs_held = true,
+                _ if !view.attrs_known => view.attrs_are_held(held.copied().flatten()),
                 (_, Some(Some(held))) if *held == v => {}
                 _ => offer(outbox, "change", &lone_change(&view.attrs, owner.id(), item, v)),
             }

@@ -31,7 +31,7 @@ use crate::{
     metrics,
     mirror::{
         Change, Version,
-        keeper::{Answer, Effect, Keeper, MISSING, Out},
+        keeper::{Answer, Effect, Keeper, Out, item_version},
     },
     snapshot,
     tree::{Allow, Tree},
@@ -345,20 +345,18 @@ impl State {
         }
     }
 
-    /// Takes in the attributes of a team or user; who was told before that there are none
-    /// is told now.
+    /// Takes in the attributes of a team or user; who was told others before is told now.
     fn item_filled(&mut self, feed: &str, id: &str) {
-        let mut is_held = false;
+        let v = item_version(id, self.keeper.item(feed, id).flatten());
+        let mut is_other = false;
         for owner in [Owner::Team(TeamId::new(id)), Owner::User(UserId::new(id))] {
             let view = self.views.get_mut(&owner);
             if let Some(view) = view.filter(|view| *view.attrs == *feed) {
-                view.attrs_known = true;
-                is_held |= std::mem::take(&mut view.attrs_held);
-                view.stale_model();
+                is_other |= view.attrs_filled(v);
                 self.ready(&owner);
             }
         }
-        if is_held || self.keeper.item(feed, id).flatten().is_some_and(|item| item != MISSING) {
+        if is_other {
             self.item(feed, id);
         }
     }

@@ -15,7 +15,10 @@ use std::{
 use crate::{
     hub::{Room, frame::Frame},
     identity::{TeamId, UserId},
-    mirror::keeper::{Keeper, MISSING, item_version},
+    mirror::{
+        Version,
+        keeper::{Keeper, MISSING, item_version},
+    },
     snapshot::{self, Hung},
     tree::{Branch, Collection, TEAM, Tree, USER, Vars},
 };
@@ -86,8 +89,8 @@ pub(super) struct View {
     pub(super) attrs: Arc<str>,
     pub(super) shared: bool,
     pub(super) attrs_known: bool,
-    /// Whether somebody here holds attributes from before, which nobody could compare yet.
-    pub(super) attrs_held: bool,
+    /// Versions of attributes that some here hold while nobody knows the right one.
+    attrs_held: HashSet<Option<Version>>,
     top: Vec<PlaceId>,
     places: BTreeMap<PlaceId, Place>,
     next: PlaceId,
@@ -152,7 +155,7 @@ impl View {
             attrs,
             shared,
             attrs_known: !shared,
-            attrs_held: false,
+            attrs_held: HashSet::new(),
             top: Vec::new(),
             places: BTreeMap::new(),
             next: 0,
@@ -499,6 +502,21 @@ impl View {
         };
         self.places.get_mut(&place).expect("is there").encoded = Some(encoded.clone());
         encoded
+    }
+
+    /// Notes what somebody holds who is told of the model at the top while its attributes are
+    /// not known.
+    pub(super) fn attrs_are_held(&mut self, v: Option<Version>) {
+        if !self.attrs_known {
+            self.attrs_held.insert(v);
+        }
+    }
+
+    /// Takes in that the attributes are known; tells whether somebody here holds others.
+    pub(super) fn attrs_filled(&mut self, v: Version) -> bool {
+        self.attrs_known = true;
+        self.stale_model();
+        std::mem::take(&mut self.attrs_held).iter().any(|held| *held != Some(v))
     }
 
     /// Returns the item of the model at the top and its version.

@@ -19,12 +19,12 @@ use shard_router::{
     feed::{Content, Settled, Touched},
     shard::Heard,
 };
-use tracing::error;
 
 use self::{
     connection::Connection,
     feeds::{Body, Cause, Feeds, Key, Scope, Tracked},
     reading::Read,
+    refused::Refused,
 };
 use super::{Change, Event, Mirror, Verb, Version};
 use crate::metrics;
@@ -35,6 +35,7 @@ mod hearing;
 mod notices;
 mod passing;
 mod reading;
+mod refused;
 mod settling;
 #[cfg(test)]
 mod simulation;
@@ -206,6 +207,8 @@ pub struct Keeper {
     /// What recent versions take of all this.
     history_bytes: usize,
     reads: HashMap<u64, Read>,
+    /// Channels that a shard refuses.
+    refused: Refused,
     /// Subscriptions that are not confirmed yet.
     tickets: HashMap<u64, Key>,
     /// Feeds with something to settle.
@@ -238,6 +241,7 @@ impl Keeper {
             at_hand_bytes: 0,
             history_bytes: 0,
             reads: HashMap::new(),
+            refused: Refused::default(),
             tickets: HashMap::new(),
             touched: BTreeSet::new(),
             waiting: Vec::new(),
@@ -398,6 +402,7 @@ impl Keeper {
             Heard::Up => self.up(shard, now),
             Heard::Lost { reason } => self.lost(shard, &reason, now),
             Heard::Confirmed { ticket } => {
+                self.granted(shard, ticket, now);
                 if let Some(key) = self.tickets.remove(&ticket)
                     && let Some(tracked) = self.feeds.at_mut(&key)
                 {
@@ -405,11 +410,7 @@ impl Keeper {
                     self.request(&key, Cause::Fill, now);
                 }
             }
-            Heard::Refused { channel, error } => {
-                metrics::mirror_error("channel_refused");
-                let (name, channel) = (&self.shards[shard].name, String::from_utf8_lossy(&channel));
-                error!(shard = %name, %channel, %error, "Shard refuses a channel; grant it to the gateway's user.");
-            }
+            Heard::Refused { channel, error } => self.refused(shard, channel, &error, now),
             Heard::Notice { channel, payload } => self.notice(shard, &channel, &payload, now),
         }
         self.pump(shard, now);
@@ -420,6 +421,7 @@ impl Keeper {
         self.wake(now);
         self.settle(now);
         self.listen(now);
+        self.ask_again(now);
         for shard in 0..self.shards.len() {
             self.verify(shard, now);
             self.pump(shard, now);

@@ -123,6 +123,11 @@ impl MemoryShard {
         self.inner.lock().engine.keyspace().broker.denied.insert(channel.into());
     }
 
+    /// Lets this channel be subscribed again.
+    pub fn grant_channel(&self, channel: &[u8]) {
+        self.inner.lock().engine.keyspace().broker.denied.remove(channel);
+    }
+
     /// Makes the present subscription connections deaf: they answer, but hear nothing more.
     pub fn deafen_connections(&self) {
         self.inner.lock().engine.keyspace().broker.deafen_all();

@@ -64,7 +64,11 @@ impl Connection {
     }
 
     pub(super) fn show(&self) {
-        metrics::shard_up(&self.name, self.is_heard());
+        if self.gone {
+            metrics::shard_gone(&self.name);
+        } else {
+            metrics::shard_up(&self.name, self.is_heard());
+        }
     }
 }
 
@@ -103,6 +107,7 @@ impl Keeper {
         connection.queue.clear();
         (connection.reading, connection.reading_bytes) = (0, 0);
         self.lose_halves(shard);
+        self.forget_refused(shard);
         self.outs.push(Out::Shard { shard, up: false });
         self.reads.retain(|_, read| read.shard != shard);
         // Nobody would wait for the answers of what was not carried out yet.

@@ -11,7 +11,6 @@ use super::{
     Connection, Effect, Keeper, channels,
     feeds::{Body, Cause, Key},
 };
-use crate::metrics;
 
 #[cfg(test)]
 mod simulation;
@@ -36,11 +35,11 @@ impl Keeper {
         }
         for &shard in &adopted.opened {
             self.shards[shard].gone = false;
-            metrics::shard_up(&self.shards[shard].name, false);
+            self.shards[shard].show();
         }
         for &shard in &adopted.closed {
             self.shards[shard].gone = true;
-            metrics::shard_gone(&self.shards[shard].name);
+            self.shards[shard].show();
         }
         let is_new = |shard: usize| adopted.opened.contains(&shard);
         let is_closed = |shard: usize| adopted.closed.contains(&shard);

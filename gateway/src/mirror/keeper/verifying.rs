@@ -11,7 +11,7 @@ use std::{
 };
 
 use shard_router::{
-    feed::{BadFeed, Checked, Kind},
+    feed::{BadFeed, Checked, Kind, cost_of_verifying},
     shard::ShardError,
 };
 use tracing::debug;
@@ -24,14 +24,13 @@ use super::{
 };
 use crate::{
     metrics::{self, Verified},
-    mirror::Version,
+    mirror::{ITEM_OVERHEAD, Mirror, Version},
 };
 
 /// Feeds in one script.
 const FEEDS_AT_ONCE: usize = 200;
-/// Bytes of mirrors in one script, so that the shard is held up for a few milliseconds and
-/// no longer; a feed that is larger goes alone.
-const BYTES_AT_ONCE: usize = 512 << 10;
+/// How long one script may hold a shard up, by estimate; a feed that takes longer goes alone.
+const SHARD_HELD: Duration = Duration::from_millis(2);
 /// What becomes due within this goes in one script, as far as it may.
 const SLICE: Duration = Duration::from_secs(1);
 
@@ -128,23 +127,32 @@ impl Tracked {
             () => Look::Compare,
         }
     }
+
+    /// Estimates how long its shard is held up by comparing it.
+    fn cost_of_comparing(&self) -> Duration {
+        let items = match &self.body {
+            Body::Whole(mirror) => mirror.as_ref().map_or(0, Mirror::len),
+            Body::Items(_) => 0,
+        };
+        cost_of_verifying(items, self.bytes.saturating_sub(items * ITEM_OVERHEAD))
+    }
 }
 
 /// What is put into one script.
 #[derive(Debug, Default)]
 struct Batch {
     members: Vec<Member>,
-    bytes: usize,
+    cost: Duration,
 }
 
 impl Batch {
-    fn has_room(&self, bytes: usize) -> bool {
+    fn has_room(&self, cost: Duration) -> bool {
         self.members.is_empty()
-            || self.members.len() < FEEDS_AT_ONCE && self.bytes + bytes <= BYTES_AT_ONCE
+            || self.members.len() < FEEDS_AT_ONCE && self.cost + cost <= SHARD_HELD
     }
 
-    fn take(&mut self, key: Key, bytes: usize, again: bool) {
-        self.bytes += bytes;
+    fn take(&mut self, key: Key, cost: Duration, again: bool) {
+        self.cost += cost;
         self.members.push(Member { key, again, held: None });
     }
 }
@@ -175,19 +183,20 @@ impl Keeper {
         while let Some((due, key)) = round.suspects.front()
             && *due <= now
         {
-            let Some(tracked) = self.feeds.at_mut(key).filter(|tracked| tracked.suspect) else {
+            let is_here = |tracked: &&mut Tracked| tracked.suspect && tracked.shard == shard;
+            let Some(tracked) = self.feeds.at_mut(key).filter(is_here) else {
                 round.suspects.pop_front();
                 continue;
             };
-            if !batch.has_room(tracked.bytes) {
+            let cost = tracked.cost_of_comparing();
+            if !batch.has_room(cost) {
                 return;
             }
-            let bytes = tracked.bytes;
             let (_, key) = round.suspects.pop_front().expect("was just looked at");
             match tracked.look() {
                 // It is known to be right soon.
                 Look::Not => tracked.suspect = false,
-                Look::Busy | Look::Compare => batch.take(key, bytes, true),
+                Look::Busy | Look::Compare => batch.take(key, cost, true),
             }
         }
     }
@@ -250,11 +259,12 @@ impl Keeper {
                 self.request(key, Cause::Verify, now);
             }
             Look::Compare => {
-                if !batch.has_room(tracked.bytes) {
+                let cost = tracked.cost_of_comparing();
+                if !batch.has_room(cost) {
                     return false;
                 }
                 tracked.passed_over = false;
-                batch.take(key.clone(), tracked.bytes, false);
+                batch.take(key.clone(), cost, false);
             }
         }
         true

@@ -328,6 +328,24 @@ async fn hears(client: &mut TestClient, feed: &str, item: &str) {
 }
 
 #[tokio::test]
+async fn a_channel_that_is_granted_later_is_heard_without_a_new_connection() {
+    let world = World::new(BOARD, 1);
+    world.shards[0].deny_channel("feed.publish:user.ann.notes");
+    let gateway = world.gateway().await;
+    let mut ann = gateway.connect(user("ann")).await;
+    gateway.publish("user.ann.notes", "1", r#"{"own":1}"#).await;
+    assert!(!ann.hears("publish", Duration::from_millis(500)).await);
+    world.shards[0].grant_channel(b"feed.publish:user.ann.notes");
+    // What was said in between is read once the channel is heard.
+    assert_eq!(ann.expect("publish").await["id"], "1");
+    gateway.publish("user.ann.notes", "2", r#"{"own":2}"#).await;
+    assert_eq!(ann.expect("publish").await["id"], "2");
+    ann.quiet(&gateway).await;
+    assert!(ann.names().is_empty());
+    ann.check_faults();
+}
+
+#[tokio::test]
 async fn a_large_initial_does_not_count_in_a_small_outbox() {
     let (_, gateway) = board(1).await;
     for number in 0..100 {
