@@ -36,6 +36,9 @@ const PACKAGES = {
   '4.8': 'sio-4.8',
 };
 
+/** A refused connection is closed a second later. */
+const BEHIND_A_REFUSAL = 1500;
+
 function say(message) {
   process.stdout.write(`${JSON.stringify(message)}\n`);
 }
@@ -83,21 +86,26 @@ class Client {
     };
 
     socket.on('connect', () => {
+      this.returns = false;
       this.say({ t: 'connect', id: socket.id });
       const { engine } = manager;
       this.say({ t: 'transport', name: engine.transport.name });
       engine.on('upgrade', (transport) => this.say({ t: 'transport', name: transport.name }));
     });
     socket.on('disconnect', (reason) => this.say({ t: 'disconnect', reason }));
-    socket.on('connect_error', (error) =>
+    socket.on('connect_error', (error) => {
       this.say({
         t: 'connect_error',
         message: text(error),
         data: error && error.data,
         description: description(error),
-      }),
-    );
-    socket.on('error', (error) => this.say({ t: 'error', value: plain(error) }));
+      });
+      this.refused(text(error));
+    });
+    socket.on('error', (error) => {
+      this.say({ t: 'error', value: plain(error) });
+      this.refused(plain(error));
+    });
 
     // Before 3.x the manager repeats its events on every socket and is heard too.
     manager.on('reconnect_attempt', () => {
@@ -136,6 +144,12 @@ class Client {
     return { tree: kept, subscriptions: wanted, problems: [...problems, ...differs] };
   }
 
+  /** A refusal that was under way when it was told to connect is not the last word. */
+  refused(reason) {
+    if (reason !== 'unauthorized' || !this.returns) return;
+    setTimeout(() => this.returns && this.socket.connect(), BEHIND_A_REFUSAL);
+  }
+
   /** Goes elsewhere with its next connection, if it is told where. */
   turn({ url }) {
     if (url) this.socket.io.uri = url;
@@ -155,6 +169,7 @@ class Client {
         return this.say({ t: 'tree', ...this.held() });
       case 'connect':
         this.turn(command);
+        this.returns = !this.socket.connected;
         return this.socket.connect();
       case 'disconnect':
         return this.socket.disconnect();

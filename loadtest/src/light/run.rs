@@ -63,7 +63,9 @@ pub(super) async fn run<L: Listener>(
 ) {
     let rng = SmallRng::seed_from_u64(options.seed);
     let (at, cookie) = (options.first, options.cookie.clone());
-    let mut client = Life { options, commands, listener, is_in, rng, at, cookie, reads: true };
+    let (reads, returns) = (true, false);
+    let mut client =
+        Life { options, commands, listener, is_in, rng, at, cookie, reads, returns };
     let mut failures = 0;
     loop {
         let ended = client.connection(&mut failures).await;
@@ -72,7 +74,8 @@ pub(super) async fn run<L: Listener>(
         client.tell(|listener| listener.lost(&why));
         let away = match (away, why) {
             (Some(away), _) => away,
-            (None, Lost::Refused(_) | Lost::Disconnected) => Duration::MAX,
+            // A refusal that was under way when it was told to come back is not the last word.
+            (None, Lost::Refused(_) | Lost::Disconnected) if !client.returns => Duration::MAX,
             (None, _) => client.pause(failures),
         };
         failures += 1;
@@ -94,6 +97,8 @@ struct Life<L> {
     at: usize,
     cookie: String,
     reads: bool,
+    /// It was told to come back while it was just trying to.
+    returns: bool,
 }
 
 struct Gone;
@@ -151,6 +156,7 @@ impl<L: Listener> Life<L> {
         loop {
             if !is_in && line.conversation.is_in() {
                 is_in = true;
+                self.returns = false;
                 *failures = 0;
                 self.is_in.store(true, Ordering::Relaxed);
                 alarm.as_mut().reset(line.next_alarm());
@@ -190,7 +196,7 @@ impl<L: Listener> Life<L> {
                 line.heard = Instant::now();
             }
             Some(Command::Cookie(cookie)) => self.cookie = cookie,
-            Some(Command::Return) => {}
+            Some(Command::Return) => self.returns = !line.conversation.is_in(),
             Some(Command::Call { event, argument, reply }) if line.conversation.is_in() => {
                 let call = Call { event, argument, reply: Some(reply) };
                 let (out, rng) = (&mut line.out, &mut self.rng);
