@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Verification reads feeds as well, so it is put off until this is over.
-const CONFIG: &str = "[mirror]\nverify_every = \"1000h\"\n";
+const CONFIG: &str = "[mirror]\nverify_every = \"24h\"\n";
 /// How often a state is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 /// The same where it means to look at every client.
