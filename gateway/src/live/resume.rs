@@ -11,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use shard_router::feed::names;
 use tokio::sync::oneshot;
 
 use super::{
@@ -71,11 +72,12 @@ impl State {
             asked.claims = Claims::default();
         }
         let is_wanted = |name: &str| {
-            self.allow.may(&identity, name)
+            names::check_feed(name).is_ok()
+                && self.allow.may(&identity, name)
                 && self.tree.place(name).is_none_or(|place| !place.root.is_of(&identity))
         };
-        let names = asked.claims.0.keys().filter(|name| asked.claims.feed(name).is_some());
-        let wanted: Vec<Arc<str>> = names
+        let named = asked.claims.0.keys().filter(|name| asked.claims.feed(name).is_some());
+        let wanted: Vec<Arc<str>> = named
             .filter(|name| is_wanted(name))
             .map(|name| Arc::from(name.as_str()))
             .take(most)

@@ -377,3 +377,14 @@ async fn who_missed_more_than_may_wait_gets_feeds_anew_and_is_not_closed() {
     }
     ann.check_faults();
 }
+
+#[tokio::test]
+async fn a_name_that_no_feed_may_have_is_not_subscribed() {
+    let (_, gateway, _ann) = board().await;
+    let mut back = gateway.join(user("ann").in_team("red").resuming());
+    let long = format!("public.{}", "x".repeat(600));
+    let answer = back.call("resume", json!({ "feeds": { &long: null } })).await;
+    assert_eq!(answer["code"], 200);
+    let reset = back.until("reset").await;
+    assert_eq!((&reset["feed"], &reset["collection"]), (&json!(long), &Value::Null));
+}
