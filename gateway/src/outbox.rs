@@ -166,6 +166,12 @@ impl Outbox {
         self.shared.wake.notify_one();
     }
 
+    /// Returns how many bytes of events and acks may wait.
+    #[must_use]
+    pub fn bound(&self) -> usize {
+        self.shared.bound
+    }
+
     /// Returns why the client was closed, if it was.
     #[must_use]
     pub fn closed(&self) -> Option<CloseReason> {

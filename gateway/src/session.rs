@@ -182,7 +182,7 @@ impl Session {
                 let late = "this client has its state already; resume comes before anything else";
                 self.answer(call, Err(CallError::Conflict(late.to_owned())));
             }
-            ClientMessage::Edit(edit) => self.edit(edit, call).await?,
+            ClientMessage::Edit(edit) => self.edit(edit, call),
             ClientMessage::Job { name, data } => {
                 let (rpc, identity) = (self.parts.rpc.clone(), self.identity.clone());
                 self.open(call, async move { rpc.job(&name, data, &identity).await });
@@ -235,35 +235,36 @@ impl Session {
     }
 
     /// Puts an edit behind the one before it of the same feed, so that they keep their order.
-    async fn edit(&mut self, edit: Edit, call: Option<u64>) -> Result<(), Stopped> {
+    fn edit(&mut self, edit: Edit, call: Option<u64>) {
         if let Err(error) = edit::may(&self.parts.tree, &edit, &self.identity) {
-            self.answer(call, Err(error));
-            return Ok(());
-        }
-        if !self.parts.live.sees(self.client, &edit.feed).await? {
-            self.answer(call, Err(CallError::Forbidden("you may not see this feed".to_owned())));
-            return Ok(());
+            return self.answer(call, Err(error));
         }
         // One that is refused must not stand between others.
         if self.is_full() {
-            self.answer(call, Err(too_many_open()));
-            return Ok(());
+            return self.answer(call, Err(too_many_open()));
         }
         self.edits
             .retain(|_, before| before.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         let (done, turn) = oneshot::channel();
         let before = self.edits.insert(edit.feed.clone(), turn);
         let (rpc, identity) = (self.parts.rpc.clone(), self.identity.clone());
+        let (live, client) = (self.parts.live.clone(), self.client);
         self.open(call, async move {
+            // It is known when the client has its state. The session does not wait for that:
+            // a client that comes back sends what it kept before it says what it holds.
+            let sees = live.sees(client, &edit.feed).await;
             if let Some(before) = before {
                 // It ends when the edit before has ended, however it has.
                 let _ = before.await;
             }
-            let answer = rpc.edit(&edit, &identity).await;
+            let answer = match sees {
+                Ok(true) => rpc.edit(&edit, &identity).await,
+                Ok(false) => Err(CallError::Forbidden("you may not see this feed".to_owned())),
+                Err(stopped) => Err(CallError::Unavailable(stopped.to_string())),
+            };
             drop(done);
             answer
         });
-        Ok(())
     }
 
     /// Carries a call out beside the session and answers it; one too many is refused.

@@ -397,7 +397,10 @@ impl State {
         if view.is_open() {
             self.open.insert(owner.clone());
         }
-        view.revision()
+        let revision = view.revision();
+        // What is shown as unavailable must be on its way.
+        self.fetch(owner, Instant::now());
+        revision
     }
 
     fn model(&mut self, owner: &Owner) -> Arc<str> {

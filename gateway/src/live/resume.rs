@@ -11,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use shard_router::feed::names;
 use tokio::sync::oneshot;
 
 use super::{
@@ -27,7 +28,7 @@ use crate::{
     outbox::Outbox,
     protocol::Claims,
     snapshot,
-    tree::{Tree, USER},
+    tree::{Root, Tree, USER},
 };
 
 /// A `resume` that waits for what it is to be answered with.
@@ -43,11 +44,15 @@ pub(super) struct Asked {
 /// One step of the answer, in the order in which the client takes them.
 #[derive(Debug)]
 enum Step {
-    /// The events that the client missed of a feed.
-    Events(Arc<str>, Vec<Event>),
+    /// The events that the client missed of a feed, with their names.
+    Events(Vec<(&'static str, Frame)>),
     /// The collection at a place anew.
     Reset(Owner, PlaceId),
 }
+
+/// Missed events may take this part of what may wait for a client: with more it would be closed
+/// as slow, come back with the same versions, and be closed again. A `reset` takes none of it.
+const REPLAYED: usize = 2;
 
 /// What is said of one feed.
 enum Answer<'keeper> {
@@ -67,11 +72,12 @@ impl State {
             asked.claims = Claims::default();
         }
         let is_wanted = |name: &str| {
-            self.allow.may(&identity, name)
+            names::check_feed(name).is_ok()
+                && self.allow.may(&identity, name)
                 && self.tree.place(name).is_none_or(|place| !place.root.is_of(&identity))
         };
-        let names = asked.claims.0.keys().filter(|name| asked.claims.feed(name).is_some());
-        let wanted: Vec<Arc<str>> = names
+        let named = asked.claims.0.keys().filter(|name| asked.claims.feed(name).is_some());
+        let wanted: Vec<Arc<str>> = named
             .filter(|name| is_wanted(name))
             .map(|name| Arc::from(name.as_str()))
             .take(most)
@@ -128,16 +134,18 @@ impl State {
         let teams = lone_items(claims, teams_name(&tree), TEAMS);
         let is_new = |team: &&TeamId| !teams.contains_key(team.as_str());
         let new_teams: HashSet<TeamId> = identity.teams.iter().filter(is_new).cloned().collect();
-        let mut plan = Plan::new(&self.keeper, &self.views, claims, &new_teams);
+        let room = outbox.bound() / REPLAYED;
+        let mut plan = Plan::new(&self.keeper, &self.views, claims, &new_teams, room);
         plan.make(identity);
-        let Plan { steps, kept, anew, seen, .. } = plan;
+        let Plan { steps, kept, anew, seen, mut room, .. } = plan;
 
         // What is gone goes first, so that nothing of a lost team follows its `retract`.
         let lone = [teams_name(&tree), TEAMS, user_name(&tree), USER];
         let is_lone = |name: &str| claims.items(name).is_some() && lone.contains(&name);
         let is_seen =
             |name: &str| seen.contains(name) || subscribed.iter().any(|own| **own == *name);
-        let gone = claims.0.keys().filter(|name| !is_lone(name) && !is_seen(name));
+        let stays = |name: &str| is_seen(name) || self.may_hang(identity, name);
+        let gone = claims.0.keys().filter(|name| !is_lone(name) && !stays(name));
         let gone: Vec<_> = gone.map(|name| snapshot::reset_json(name, None, None)).collect();
         let mut resumed = kept.iter().filter(|feed| claims.feed(feed).is_some()).count();
         let mut reset = anew.len() + gone.len();
@@ -147,7 +155,7 @@ impl State {
         self.tell_models(identity, outbox, &teams, &lone_items(claims, user_name(&tree), USER));
         for step in steps {
             match step {
-                Step::Events(feed, events) => tell_events(outbox, &feed, events.iter()),
+                Step::Events(frames) => tell_events(outbox, &frames),
                 Step::Reset(owner, place) => {
                     let view = self.views.get_mut(&owner).expect("a client's views are there");
                     offer(outbox, "reset", &view.reset_frame(place, &self.keeper));
@@ -155,13 +163,17 @@ impl State {
             }
         }
         for feed in subscribed {
-            match answer(&self.keeper, claims, feed) {
-                Answer::Nothing => resumed += 1,
-                Answer::Events(events) => {
-                    tell_events(outbox, feed, events.into_iter());
+            let replayed = match answer(&self.keeper, claims, feed) {
+                Answer::Nothing => Some(Vec::new()),
+                Answer::Events(events) => replay(feed, &events, &mut room),
+                Answer::Anew => None,
+            };
+            match replayed {
+                Some(frames) => {
+                    tell_events(outbox, &frames);
                     resumed += 1;
                 }
-                Answer::Anew => {
+                None => {
                     let json = snapshot::reset_json(feed, None, Some(&self.collection(feed)));
                     offer(outbox, "reset", &Frame::snapshot("reset", json));
                     reset += 1;
@@ -169,6 +181,21 @@ impl State {
             }
         }
         (resumed, reset)
+    }
+
+    /// Tells whether a feed may hang below one that cannot be read now: it counts as
+    /// unchanged too, and comes or goes with the `reset` of that one.
+    fn may_hang(&self, identity: &Identity, feed: &str) -> bool {
+        let Some(place) = self.tree.place(feed).filter(|place| place.root.is_of(identity)) else {
+            return false;
+        };
+        let is_its = |owner: &Owner| match (&place.root, owner) {
+            (Root::Team(team), Owner::Team(own)) => team == own,
+            (Root::EveryTeam, Owner::Team(_)) => true,
+            (Root::User(_) | Root::EveryUser, Owner::User(_)) => true,
+            _ => false,
+        };
+        owners(identity).filter(is_its).any(|owner| self.views[&owner].lacks_content())
     }
 
     /// Tells which teams are gone, which are new, and who has other attributes.
@@ -254,6 +281,9 @@ struct Plan<'a> {
     seen: HashSet<Arc<str>>,
     /// Feeds that are part of a `reset`, their own or one above.
     covered: HashSet<Arc<str>>,
+    /// How many bytes of events may be told, and how many are left of them.
+    whole_room: usize,
+    room: usize,
 }
 
 impl<'a> Plan<'a> {
@@ -262,6 +292,7 @@ impl<'a> Plan<'a> {
         views: &'a HashMap<Owner, View>,
         claims: &'a Claims,
         new_teams: &'a HashSet<TeamId>,
+        room: usize,
     ) -> Self {
         Self {
             keeper,
@@ -274,6 +305,8 @@ impl<'a> Plan<'a> {
             anew: HashSet::new(),
             seen: HashSet::new(),
             covered: HashSet::new(),
+            whole_room: room,
+            room,
         }
     }
 
@@ -298,7 +331,8 @@ impl<'a> Plan<'a> {
                 return;
             }
             let forced = self.forced.drain().chain(spoilt).collect();
-            *self = Self::new(self.keeper, self.views, self.claims, self.new_teams);
+            let room = self.whole_room;
+            *self = Self::new(self.keeper, self.views, self.claims, self.new_teams, room);
             self.forced = forced;
         }
     }
@@ -314,12 +348,16 @@ impl<'a> Plan<'a> {
             Answer::Anew => return self.reset(owner, view, place),
             Answer::Nothing => drop(self.kept.insert(feed.clone())),
             Answer::Events(events) => {
+                if !self.kept.contains(feed) {
+                    let Some(frames) = replay(feed, &events, &mut self.room) else {
+                        self.forced.insert(feed.clone());
+                        return self.reset(owner, view, place);
+                    };
+                    self.kept.insert(feed.clone());
+                    self.steps.push(Step::Events(frames));
+                }
                 let ids = events.iter().filter_map(|event| event.published());
                 published = ids.map(str::to_owned).collect();
-                if self.kept.insert(feed.clone()) {
-                    let events = events.into_iter().cloned().collect();
-                    self.steps.push(Step::Events(feed.clone(), events));
-                }
             }
         }
         self.seen.insert(feed.clone());
@@ -361,11 +399,25 @@ fn answer<'keeper>(keeper: &'keeper Keeper, claims: &Claims, feed: &str) -> Answ
     }
 }
 
-fn tell_events<'a>(outbox: &Outbox, feed: &Arc<str>, events: impl Iterator<Item = &'a Event>) {
+/// Returns the events since a version as they are told, if there is room for them.
+fn replay(
+    feed: &Arc<str>,
+    events: &[&Event],
+    room: &mut usize,
+) -> Option<Vec<(&'static str, Frame)>> {
+    let mut left = *room;
+    let mut frames = Vec::with_capacity(events.len());
     for event in events {
         let (name, frame) = event_frame(feed, &event.change, Some(event.v));
-        offer(outbox, name, &frame);
+        left = left.checked_sub(frame.weight())?;
+        frames.push((name, frame));
     }
+    *room = left;
+    Some(frames)
+}
+
+fn tell_events(outbox: &Outbox, frames: &[(&'static str, Frame)]) {
+    frames.iter().for_each(|(name, frame)| offer(outbox, name, frame));
 }
 
 fn offer(outbox: &Outbox, name: &'static str, frame: &Frame) {

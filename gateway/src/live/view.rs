@@ -281,6 +281,11 @@ impl View {
         self.stale(place);
     }
 
+    /// Tells whether the content of any of its feeds is not there.
+    pub(super) fn lacks_content(&self) -> bool {
+        !self.unfilled.is_empty()
+    }
+
     /// Lists the feeds whose content is not there.
     pub(super) fn unfilled_feeds(&self) -> Vec<Arc<str>> {
         self.unfilled.iter().map(|place| self.places[place].feed.clone()).collect()

@@ -284,3 +284,15 @@ async fn edits_reach_their_feeds_over_three_shards_and_two_gateways() {
     ann.follow("the change", |tree| tree.feed(TASKS).unwrap().model("1").json()["done"] == true)
         .await;
 }
+
+#[tokio::test]
+async fn an_edit_that_comes_before_what_a_client_holds_waits_and_stops_nothing() {
+    let (gateway, mut ann) = start().await;
+    ann.leave();
+    let mut back = gateway.join(ann.user.clone().resuming());
+    back.tree = ann.tree.clone();
+    let edit = back.ask("add", json!({ "feed": TASKS, "item": { "title": "kept" } }));
+    let claims = back.tree.claims();
+    assert_eq!(back.call("resume", claims).await["code"], 200);
+    assert_eq!(back.answer(edit).await["code"], 200);
+}

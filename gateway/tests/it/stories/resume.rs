@@ -330,3 +330,61 @@ feed = "team.{team}.own"
     }
     ann.check_faults();
 }
+
+#[tokio::test]
+async fn what_hangs_below_a_feed_that_cannot_be_read_stays_until_it_can() {
+    let (world, gateway, mut ann) = board().await;
+    ann.leave();
+    drop(gateway);
+    let shard = world.shard_of(MEMBERS);
+    shard.set_away(true);
+    let fresh = world.gateway().await;
+    let (mut ann, call) = ann.returns(&fresh);
+    let answer = ann.answer(call).await;
+    assert_eq!(answer["reset"], 0, "{answer}");
+    assert_eq!(ann.feed(TASKS).ids(), ["1", "2", "3"]);
+    shard.set_away(false);
+    fresh.append(TASKS, r#"{"own":5}"#).await;
+    ann.follow("the new task", |tree| tree.feed(TASKS).unwrap().ids().len() == 4).await;
+    ann.check_faults();
+}
+
+#[tokio::test]
+async fn who_missed_more_than_may_wait_gets_feeds_anew_and_is_not_closed() {
+    let world = World::new(BOARD, 1);
+    let gateway = world.gateway().await;
+    let members: Vec<String> = (0..8).map(|number| format!("m{number}")).collect();
+    for member in &members {
+        gateway.publish(MEMBERS, member, r#"{"own":1}"#).await;
+        gateway.append(&format!("team.red.members.{member}.tasks"), r#"{"own":0}"#).await;
+    }
+    let red = || user("ann").in_team("red").with_outbox(64 << 10);
+    let mut ann = gateway.connect(red()).await;
+    let mut stays = gateway.connect(user("bob").in_team("red")).await;
+    ann.leave();
+    let item = format!(r#"{{"own":"{}"}}"#, "x".repeat(1_000));
+    for _ in 0..20 {
+        for member in &members {
+            gateway.append(&format!("team.red.members.{member}.tasks"), &item).await;
+        }
+    }
+    stays.quiet(&gateway).await;
+    let (mut ann, call) = ann.returns(&gateway);
+    assert_eq!(code(&ann.answer(call).await)[0], 200);
+    assert_eq!(ann.closed, None::<CloseReason>);
+    for member in &members {
+        assert_eq!(ann.feed(&format!("team.red.members.{member}.tasks")).ids().len(), 21);
+    }
+    ann.check_faults();
+}
+
+#[tokio::test]
+async fn a_name_that_no_feed_may_have_is_not_subscribed() {
+    let (_, gateway, _ann) = board().await;
+    let mut back = gateway.join(user("ann").in_team("red").resuming());
+    let long = format!("public.{}", "x".repeat(600));
+    let answer = back.call("resume", json!({ "feeds": { &long: null } })).await;
+    assert_eq!(answer["code"], 200);
+    let reset = back.until("reset").await;
+    assert_eq!((&reset["feed"], &reset["collection"]), (&json!(long), &Value::Null));
+}
