@@ -96,21 +96,29 @@ impl State {
         let client = &self.clients[&id];
         let (identity, outbox) = (client.identity.clone(), client.outbox.clone());
         let subscribed = client.subscribed.clone();
-        let (resumed, reset) = if claims.is_empty() {
-            self.tell_initial(id, since);
-            metrics::resumed(Resumed::Initial);
-            (0, 0)
-        } else {
-            let tally = self.tell_lacking(&identity, &outbox, &claims, &subscribed);
-            self.enter(id, &identity);
-            metrics::resumed(if tally.1 == 0 { Resumed::Resumed } else { Resumed::Reset });
-            tally
+        let tally = match claims.is_empty() {
+            true => None,
+            false => self.tell_lacking(&identity, &outbox, &claims, &subscribed),
         };
-        if !claims.is_empty() {
-            for feed in &subscribed {
-                self.hear_by_name(id, feed);
+        match tally {
+            None => {
+                self.tell_initial(id, since);
+                metrics::resumed(Resumed::Initial);
+            }
+            Some((_, reset)) => {
+                self.enter(id, &identity);
+                metrics::resumed(if reset == 0 { Resumed::Resumed } else { Resumed::Reset });
             }
         }
+        // An `initial` brings none of them, so who claimed them hears them with a `reset`.
+        for feed in subscribed.iter().filter(|_| !claims.is_empty()) {
+            if tally.is_none() {
+                let json = snapshot::reset_json(feed, None, Some(&self.collection(feed)));
+                offer(&outbox, "reset", &Frame::snapshot("reset", json));
+            }
+            self.hear_by_name(id, feed);
+        }
+        let (resumed, reset) = tally.unwrap_or_default();
         if let Some(call) = call {
             let json = format!(r#"{{"code":200,"resumed":{resumed},"reset":{reset}}}"#);
             metrics::call(200);
@@ -122,19 +130,23 @@ impl State {
     }
 
     /// Tells a client what it lacks, parents first; returns how many feeds were answered
-    /// without and with a `reset`.
+    /// without and with a `reset`, or nothing if so many models are others that only an
+    /// `initial` has room for them.
     fn tell_lacking(
         &mut self,
         identity: &Identity,
         outbox: &Outbox,
         claims: &Claims,
         subscribed: &[Arc<str>],
-    ) -> (usize, usize) {
+    ) -> Option<(usize, usize)> {
         let tree = self.tree.clone();
         let teams = lone_items(claims, teams_name(&tree), TEAMS);
         let is_new = |team: &&TeamId| !teams.contains_key(team.as_str());
         let new_teams: HashSet<TeamId> = identity.teams.iter().filter(is_new).cloned().collect();
-        let room = outbox.bound() / REPLAYED;
+        let users = lone_items(claims, user_name(&tree), USER);
+        let models = self.models_since(identity, &teams, &users);
+        let taken = models.iter().map(|(_, frame)| frame.weight()).sum();
+        let room = (outbox.bound() / REPLAYED).checked_sub(taken)?;
         let mut plan = Plan::new(&self.keeper, &self.views, claims, &new_teams, room);
         plan.make(identity);
         let Plan { steps, kept, anew, seen, mut room, .. } = plan;
@@ -152,10 +164,10 @@ impl State {
         for json in gone {
             offer(outbox, "reset", &Frame::snapshot("reset", json));
         }
-        self.tell_models(identity, outbox, &teams, &lone_items(claims, user_name(&tree), USER));
+        tell(outbox, &models);
         for step in steps {
             match step {
-                Step::Events(frames) => tell_events(outbox, &frames),
+                Step::Events(frames) => tell(outbox, &frames),
                 Step::Reset(owner, place) => {
                     let view = self.views.get_mut(&owner).expect("a client's views are there");
                     offer(outbox, "reset", &view.reset_frame(place, &self.keeper));
@@ -165,12 +177,12 @@ impl State {
         for feed in subscribed {
             let replayed = match answer(&self.keeper, claims, feed) {
                 Answer::Nothing => Some(Vec::new()),
-                Answer::Events(events) => replay(feed, &events, &mut room),
+                Answer::Events(events) => replay(&self.keeper, feed, &events, &mut room),
                 Answer::Anew => None,
             };
             match replayed {
                 Some(frames) => {
-                    tell_events(outbox, &frames);
+                    tell(outbox, &frames);
                     resumed += 1;
                 }
                 None => {
@@ -180,7 +192,7 @@ impl State {
                 }
             }
         }
-        (resumed, reset)
+        Some((resumed, reset))
     }
 
     /// Tells whether a feed may hang below one that cannot be read now: it counts as
@@ -198,21 +210,21 @@ impl State {
         owners(identity).filter(is_its).any(|owner| self.views[&owner].lacks_content())
     }
 
-    /// Tells which teams are gone, which are new, and who has other attributes.
-    fn tell_models(
+    /// Says which teams are gone, which are new, and who has other attributes.
+    fn models_since(
         &mut self,
         identity: &Identity,
-        outbox: &Outbox,
         teams: &HashMap<&str, Option<Version>>,
         user: &HashMap<&str, Option<Version>>,
-    ) {
+    ) -> Vec<(&'static str, Frame)> {
+        let mut told = Vec::new();
         let tree = self.tree.clone();
         let one_feed = teams_name(&tree) == user_name(&tree);
         for id in teams.keys().filter(|id| !identity.is_in(id)) {
             let is_me = one_feed && **id == *identity.user.as_str();
             if !is_me {
                 let json = snapshot::gone_json(teams_name(&tree), id);
-                offer(outbox, "retract", &Frame::event("retract", json));
+                told.push(("retract", Frame::event("retract", json)));
             }
         }
         for owner in owners(identity) {
@@ -228,14 +240,15 @@ impl State {
                 (Owner::Team(_), None) => {
                     view.attrs_are_held(Some(v));
                     let json = snapshot::item_event_json(&view.attrs, owner.id(), item, v);
-                    offer(outbox, "publish", &Frame::event("publish", json));
+                    told.push(("publish", Frame::event("publish", json)));
                 }
                 // What cannot be read now counts as unchanged, and is told once it can.
                 _ if !view.attrs_known => view.attrs_are_held(held.copied().flatten()),
                 (_, Some(Some(held))) if *held == v => {}
-                _ => offer(outbox, "change", &lone_change(&view.attrs, owner.id(), item, v)),
+                _ => told.push(("change", lone_change(&view.attrs, owner.id(), item, v))),
             }
         }
+        told
     }
 
     /// Lets a client hear the rooms of its views.
@@ -349,7 +362,8 @@ impl<'a> Plan<'a> {
             Answer::Nothing => drop(self.kept.insert(feed.clone())),
             Answer::Events(events) => {
                 if !self.kept.contains(feed) {
-                    let Some(frames) = replay(feed, &events, &mut self.room) else {
+                    let replayed = replay(self.keeper, feed, &events, &mut self.room);
+                    let Some(frames) = replayed else {
                         self.forced.insert(feed.clone());
                         return self.reset(owner, view, place);
                     };
@@ -401,6 +415,7 @@ fn answer<'keeper>(keeper: &'keeper Keeper, claims: &Claims, feed: &str) -> Answ
 
 /// Returns the events since a version as they are told, if there is room for them.
 fn replay(
+    keeper: &Keeper,
     feed: &Arc<str>,
     events: &[&Event],
     room: &mut usize,
@@ -408,7 +423,8 @@ fn replay(
     let mut left = *room;
     let mut frames = Vec::with_capacity(events.len());
     for event in events {
-        let (name, frame) = event_frame(feed, &event.change, Some(event.v));
+        let v = Some(event.v).filter(|_| !keeper.is_passed(feed));
+        let (name, frame) = event_frame(feed, &event.change, v);
         left = left.checked_sub(frame.weight())?;
         frames.push((name, frame));
     }
@@ -416,7 +432,7 @@ fn replay(
     Some(frames)
 }
 
-fn tell_events(outbox: &Outbox, frames: &[(&'static str, Frame)]) {
+fn tell(outbox: &Outbox, frames: &[(&'static str, Frame)]) {
     frames.iter().for_each(|(name, frame)| offer(outbox, name, frame));
 }
 

@@ -64,8 +64,7 @@ pub(super) async fn run<L: Listener>(
     let rng = SmallRng::seed_from_u64(options.seed);
     let (at, cookie) = (options.first, options.cookie.clone());
     let (reads, returns) = (true, false);
-    let mut client =
-        Life { options, commands, listener, is_in, rng, at, cookie, reads, returns };
+    let mut client = Life { options, commands, listener, is_in, rng, at, cookie, reads, returns };
     let mut failures = 0;
     loop {
         let ended = client.connection(&mut failures).await;

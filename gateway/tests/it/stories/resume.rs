@@ -388,3 +388,24 @@ async fn a_name_that_no_feed_may_have_is_not_subscribed() {
     let reset = back.until("reset").await;
     assert_eq!((&reset["feed"], &reset["collection"]), (&json!(long), &Value::Null));
 }
+
+#[tokio::test]
+async fn models_that_are_others_and_may_not_wait_come_with_initial() {
+    let world = World::new(BOARD, 1);
+    let gateway = world.gateway().await;
+    gateway.publish("teams", "red", "{}").await;
+    gateway.publish("public.news", "1", r#"{"own":1}"#).await;
+    let mut ann = gateway.connect(user("ann").in_team("red").with_outbox(6_000)).await;
+    ann.call("subscribe", json!({ "feed": "public.news" })).await;
+    ann.leave();
+    gateway.publish("teams", "red", format!(r#"{{"name":"{}"}}"#, "x".repeat(4_000))).await;
+    let mut stays = gateway.connect(user("bob").in_team("red")).await;
+    stays.follow("the name", |tree| tree.teams.model("red").json()["name"].is_string()).await;
+    let (mut ann, call) = ann.returns(&gateway);
+    assert_eq!(code(&ann.answer(call).await), [200, 0, 0]);
+    assert_eq!(ann.names(), ["initial", "reset"]);
+    assert_eq!(ann.feed("public.news").ids(), ["1"]);
+    gateway.publish("public.news", "2", r#"{"own":2}"#).await;
+    ann.follow("the second news", |tree| tree.feed("public.news").unwrap().ids().len() == 2).await;
+    ann.check_faults();
+}
