@@ -4,7 +4,7 @@
 //! items of its feeds and remembers for each place what its room has been told of it.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -95,7 +95,7 @@ pub(super) struct View {
     places: BTreeMap<PlaceId, Place>,
     next: PlaceId,
     /// Places whose next step is a `reset` to the room.
-    open: Vec<PlaceId>,
+    open: BTreeSet<PlaceId>,
     unfilled: HashSet<PlaceId>,
     pub(super) clients: usize,
     /// When it is looked at again because the patience with a feed ends.
@@ -159,7 +159,7 @@ impl View {
             top: Vec::new(),
             places: BTreeMap::new(),
             next: 0,
-            open: Vec::new(),
+            open: BTreeSet::new(),
             unfilled: HashSet::new(),
             clients: 0,
             alarm: None,
@@ -170,7 +170,7 @@ impl View {
         for index in 0..count {
             let place = view.hang(vec![index], vars.clone(), None, now, needs);
             view.top.push(place);
-            view.open.push(place);
+            view.open.insert(place);
         }
         view
     }
@@ -377,7 +377,7 @@ impl View {
     fn cut(&mut self, place: PlaceId, needs: &mut Vec<Need>) {
         let Some(cut) = self.places.remove(&place) else { return };
         self.unfilled.remove(&place);
-        self.open.retain(|open| *open != place);
+        self.open.remove(&place);
         needs.push(Need::Drop(cut.feed, place));
         for child in cut.children.into_values().flatten() {
             self.cut(child, needs);
@@ -398,7 +398,7 @@ impl View {
         }
         if self.hears(place) {
             self.hide(place, now);
-            self.open.push(place);
+            self.open.insert(place);
         }
         self.regrow(place, keeper, now, needs);
     }
@@ -408,7 +408,7 @@ impl View {
         (hidden.shown, hidden.since) = (Shown::Not, now);
         let below: Vec<PlaceId> = hidden.children.values().flatten().copied().collect();
         for child in below {
-            self.open.retain(|open| *open != child);
+            self.open.remove(&child);
             self.hide(child, now);
         }
     }
@@ -433,7 +433,7 @@ impl View {
             let patient = now < found.since + PATIENCE;
             let told_unavailable = found.shown == Shown::Unavailable && unfilled;
             if !self.is_whole(place) && (patient || told_unavailable) {
-                self.open.push(place);
+                self.open.insert(place);
                 continue;
             }
             self.show(place);
@@ -456,8 +456,8 @@ impl View {
         let Some(shown) = self.places.get_mut(&place) else { return };
         shown.shown = if unfilled { Shown::Unavailable } else { Shown::Whole };
         let below: Vec<PlaceId> = shown.children.values().flatten().copied().collect();
-        if unfilled && !self.open.contains(&place) {
-            self.open.push(place);
+        if unfilled {
+            self.open.insert(place);
         }
         for child in below {
             self.show(child);
