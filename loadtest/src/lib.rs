@@ -28,4 +28,5 @@ pub mod storm;
 pub mod summary;
 pub mod tree;
 pub mod user;
+pub mod verdict;
 pub mod wire;

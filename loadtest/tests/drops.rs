@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use loadtest::{
     cluster::built_gateway,
     drops::{self, Plan},
+    verdict::Verdict,
 };
 
 fn plan() -> Plan {

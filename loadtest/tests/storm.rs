@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use loadtest::{
     cluster::built_gateway,
     storm::{self, Plan},
+    verdict::Verdict,
 };
 
 async fn check(resumes: bool) {

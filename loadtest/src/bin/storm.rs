@@ -5,16 +5,12 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Context;
 use clap::Parser;
 use loadtest::{
-    cluster::built_gateway,
     runner::check_descriptors,
     storm::{self, Plan},
+    verdict::{conclude, gateway},
 };
-
-const BROKEN: u8 = 1;
-const ENVIRONMENT: u8 = 3;
 
 /// What may stand on the command line.
 #[derive(Debug, Parser)]
@@ -50,35 +46,12 @@ struct Flags {
 async fn main() -> anyhow::Result<ExitCode> {
     let flags = Flags::parse();
     let json = flags.json.clone();
-    let report = tokio::select! {
-        report = run(flags) => report,
-        stopped = tokio::signal::ctrl_c() => Err(match stopped {
-            Ok(()) => anyhow::anyhow!("ended early"),
-            Err(error) => error.into(),
-        }),
-    };
-    let report = match report {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("storm: {error:#}");
-            return Ok(ExitCode::from(ENVIRONMENT));
-        }
-    };
-    print!("{report}");
-    if let Some(file) = json {
-        let text = serde_json::to_string_pretty(&report.to_json())?;
-        std::fs::write(&file, text + "\n")
-            .with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(if report.shortcomings().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BROKEN) })
+    conclude("storm", run(flags), json.as_deref()).await
 }
 
 async fn run(flags: Flags) -> anyhow::Result<storm::Report> {
     check_descriptors(flags.clients as usize)?;
-    let gateway = match flags.gateway {
-        Some(file) => file,
-        None => built_gateway()?,
-    };
+    let gateway = gateway(flags.gateway)?;
     let plan = Plan {
         clients: flags.clients as usize,
         members: flags.members as usize,

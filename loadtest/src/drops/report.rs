@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{FEED, Plan, client::Notes};
 use crate::{
     cluster::Cluster, follower::Counts, latency::Latency, receipts::Receipts, sample::Sample,
-    tree::Content,
+    tree::Content, verdict::Verdict,
 };
 
 /// The metric that tells how gateways answered those who came back.
@@ -142,10 +142,10 @@ impl Report {
     pub fn delivered(&self) -> f64 {
         100.0 * self.sum.delivered as f64 / self.pairs() as f64
     }
+}
 
-    /// Says what is not as it was promised; nothing where all is well.
-    #[must_use]
-    pub fn shortcomings(&self) -> Vec<String> {
+impl Verdict for Report {
+    fn shortcomings(&self) -> Vec<String> {
         let Sum { delivered, wrong, counts, broken, repeat, .. } = &self.sum;
         let missing = self.pairs() - delivered;
         [
@@ -160,9 +160,7 @@ impl Report {
         .collect()
     }
 
-    /// Returns the figures for programs.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
+    fn to_json(&self) -> Value {
         let Sum {
             clients,
             delivered,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde_json::{Value, json};
 
 use super::Plan;
-use crate::{follower::Counts, latency::Latency, sample::Sample};
+use crate::{follower::Counts, latency::Latency, sample::Sample, verdict::Verdict};
 
 /// The command by which the items of a feed are read.
 const READ: &str = "hmget";
@@ -52,9 +52,14 @@ impl Report {
         self.commands.get(LOOK_UP).copied().unwrap_or(0)
     }
 
-    /// Says what is not as it was promised; nothing where all is well.
-    #[must_use]
-    pub fn shortcomings(&self) -> Vec<String> {
+    fn repeats(&self) -> String {
+        let first = self.repeat.as_deref().unwrap_or_default();
+        format!("{} events changed nothing, such as {first}", self.counts.repeats)
+    }
+}
+
+impl Verdict for Report {
+    fn shortcomings(&self) -> Vec<String> {
         let missing = self.plan.clients as u64 - self.back.min(self.plan.clients as u64);
         let (reads, feeds) = (self.reads(), self.feeds);
         let (looks, lone) = (self.lone_reads(), self.lone);
@@ -71,14 +76,7 @@ impl Report {
         .collect()
     }
 
-    fn repeats(&self) -> String {
-        let first = self.repeat.as_deref().unwrap_or_default();
-        format!("{} events changed nothing, such as {first}", self.counts.repeats)
-    }
-
-    /// Returns the figures for programs.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
+    fn to_json(&self) -> Value {
         json!({
             "clients": self.plan.clients, "members": self.plan.members,
             "resumes": self.plan.resumes, "feeds": self.feeds, "lone_items": self.lone,
