@@ -270,6 +270,19 @@ impl Mailbox {
         self.until(|state| state.closed).await
     }
 
+    /// Closes the client from the side of the engine; the first reason stays.
+    pub fn close(&self, reason: CloseReason) {
+        self.shared.state().close(reason);
+        self.shared.wake.wake();
+    }
+
+    /// Tells whether the client was closed for another reason than that it is slow, also after
+    /// it was closed for that.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.state().is_over
+    }
+
     /// Waits until the client is closed for another reason than that it is slow, also after it
     /// was closed for that.
     pub async fn is_over(&self) {
