@@ -6,10 +6,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Path, Request, State},
-    routing::{any, get},
+    extract::{Request, State},
+    routing::any,
 };
-use http::HeaderMap;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -112,17 +111,12 @@ pub struct Settings {
 pub fn router(settings: &Settings, authenticator: Arc<Authenticator>, accept: Accept) -> Router {
     let engine = socketioxide::engine(settings, accept);
     let guard = Arc::new(guard::Guard::new(settings, authenticator, engine));
-    let client = settings.client;
     let serve = async |State(guard): State<Arc<guard::Guard>>, request: Request| {
         guard.answer(request).await
-    };
-    let bundle = async move |Path(file): Path<String>, headers: HeaderMap| {
-        bundle::answer(client, &file, &headers)
     };
     Router::new()
         .route("/socket.io", any(serve))
         .route("/socket.io/", any(serve))
-        .route("/socket.io/{*file}", get(bundle))
-        .route("/capsule.js", get(async |headers: HeaderMap| bundle::capsule(&headers)))
         .with_state(guard)
+        .merge(bundle::router(settings.client))
 }
