@@ -201,10 +201,8 @@ impl Core {
             tracker: drain.tracker.clone(),
             end: drain.end.clone(),
         });
-        let tracker = drain.tracker.clone();
-        let accept: socket::Accept = Arc::new(move |connection| {
-            tracker.spawn(session::run(connection, parts.clone()));
-        });
+        let accept: socket::Accept =
+            Arc::new(move |connection| session::accept(connection, &parts, INBOUND));
         let admin = admin::router(Admin {
             feeds,
             control,
@@ -257,7 +255,10 @@ fn authenticator(config: &Config) -> Result<Authenticator, auth::store::BadUrl> 
 }
 
 fn socket_settings(config: &Config) -> socket::Settings {
-    use crate::{config::Client, socket::bundle::Generation};
+    use crate::{
+        config::{Client, Engine},
+        socket::{EngineKind, bundle::Generation},
+    };
     let (server, limits) = (&config.server, &config.limits);
     socket::Settings {
         admission: Admission::new(Bounds {
@@ -272,7 +273,11 @@ fn socket_settings(config: &Config) -> socket::Settings {
         connect_timeout: limits.connect_timeout,
         max_message_bytes: limits.max_message_bytes,
         outbox_bytes: limits.outbox_bytes,
-        inbound_queue: INBOUND,
+        engine: match server.engine {
+            Engine::Pneumatic => EngineKind::Pneumatic,
+            Engine::Socketioxide => EngineKind::Socketioxide,
+        },
+        node: server.node.clone(),
         ping_interval: server.ping_interval,
         ping_timeout: server.ping_timeout,
         client: match server.client {

@@ -92,6 +92,8 @@ pub struct Server {
 /// What speaks socket.io.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
+    /// Ours.
+    Pneumatic,
     /// The library socketioxide.
     Socketioxide,
 }

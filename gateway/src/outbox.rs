@@ -2,9 +2,14 @@
 //!
 //! Knows how full it is; knows nothing of sockets or rooms.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    future::poll_fn,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
 
-use tokio::sync::Notify;
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 
 use crate::hub::frame::{FRAME_OVERHEAD, Frame};
 
@@ -55,8 +60,24 @@ pub enum Outgoing {
     Event(Frame),
     /// The answer to the call that came with this number; one argument.
     Ack(u64, Frame),
+    /// What a frame cannot say.
+    Letter(Box<Letter>),
     /// Nothing more: close the transport.
     Close(CloseReason),
+}
+
+/// A message for one client alone: with several arguments, binary data, or a wish for an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// The number of the call that it answers; an event where there is none.
+    pub answers: Option<u64>,
+    /// The text of a JSON array: its arguments, an event's behind its name. Binary data has
+    /// placeholders in it.
+    pub args: String,
+    /// The binary data.
+    pub attachments: Vec<Bytes>,
+    /// The number under which the client shall answer, if it shall.
+    pub call: Option<u64>,
 }
 
 impl Outgoing {
@@ -66,6 +87,10 @@ impl Outgoing {
         match self {
             Self::Event(frame) => frame.weight(),
             Self::Ack(_, frame) => frame.weight().max(FRAME_OVERHEAD),
+            Self::Letter(letter) => {
+                let bytes: usize = letter.attachments.iter().map(Bytes::len).sum();
+                letter.args.len() + bytes + FRAME_OVERHEAD
+            }
             Self::Close(_) => 0,
         }
     }
@@ -92,7 +117,8 @@ pub struct Mailbox {
 struct Shared {
     /// Held for a push or a pop: the fan-out must never wait for a reader.
     state: Mutex<State>,
-    wake: Notify,
+    /// Wakes the engine; one waits at a time.
+    wake: AtomicWaker,
     bound: usize,
 }
 
@@ -112,7 +138,7 @@ struct State {
 /// a large one slowly would be closed for what is said meanwhile, come back, and get it again.
 #[must_use]
 pub fn mailbox(bound: usize) -> (Outbox, Mailbox) {
-    let shared = Arc::new(Shared { state: Mutex::default(), wake: Notify::new(), bound });
+    let shared = Arc::new(Shared { state: Mutex::default(), wake: AtomicWaker::new(), bound });
     (Outbox { shared: shared.clone() }, Mailbox { shared })
 }
 
@@ -146,6 +172,15 @@ impl Outbox {
         self.push(Outgoing::Ack(call, frame))
     }
 
+    /// Offers a message for this client alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outbox::offer`].
+    pub fn letter(&self, letter: Letter) -> Result<(), Closed> {
+        self.push(Outgoing::Letter(Box::new(letter)))
+    }
+
     fn push(&self, outgoing: Outgoing) -> Result<(), Closed> {
         let mut state = self.shared.state();
         if state.closed.is_some() || state.is_over {
@@ -156,14 +191,14 @@ impl Outbox {
             state.close(CloseReason::Slow);
         }
         drop(state);
-        self.shared.wake.notify_one();
+        self.shared.wake.wake();
         pushed.map_err(|Overflow| Closed)
     }
 
     /// Closes the client; what still waits is dropped. The first reason stays.
     pub fn close(&self, reason: CloseReason) {
         self.shared.state().close(reason);
-        self.shared.wake.notify_one();
+        self.shared.wake.wake();
     }
 
     /// Returns how many bytes of events and acks may wait.
@@ -198,12 +233,17 @@ impl Drop for Mailbox {
 impl Mailbox {
     /// Waits for the next thing to send; after a close it is [`Outgoing::Close`] for ever.
     pub async fn next(&mut self) -> Outgoing {
-        loop {
-            if let Some(outgoing) = self.try_next() {
-                return outgoing;
-            }
-            self.shared.wake.notified().await;
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Takes the next thing to send, or wakes the task when there is one.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Outgoing> {
+        if let Some(outgoing) = self.try_next() {
+            return Poll::Ready(outgoing);
         }
+        self.shared.wake.register(cx.waker());
+        // It may have come before the waker was there.
+        self.try_next().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Takes the next thing to send, if there is one.
@@ -237,13 +277,11 @@ impl Mailbox {
     }
 
     async fn until<T>(&self, is_so: impl Fn(&State) -> Option<T>) -> T {
-        loop {
-            let found = is_so(&self.shared.state());
-            match found {
-                Some(found) => return found,
-                None => self.shared.wake.notified().await,
-            }
-        }
+        poll_fn(|cx| {
+            self.shared.wake.register(cx.waker());
+            is_so(&self.shared.state()).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     outbox::{CloseReason, Outbox},
     protocol::{self, CallError, Claims, ClientMessage, Edit},
     rpc::{Rpc, edit},
-    socket::{Connection, Inbound},
+    socket::{Connection, Full, Inbound, Inbox},
     tree::{Allow, Tree},
 };
 
@@ -75,9 +75,28 @@ struct Session {
     rate: Rate,
 }
 
-/// Runs until the client has left or the gateway stops.
-pub async fn run(connection: Connection, parts: Arc<Parts>) {
-    let Connection { session, inbound, outbox, resume, .. } = connection;
+/// Hands a client's messages to its session.
+struct Sender(mpsc::Sender<Inbound>);
+
+impl Inbox for Sender {
+    fn event(&self, event: Inbound) -> Result<(), Full> {
+        match self.0.try_send(event) {
+            Err(mpsc::error::TrySendError::Full(_)) => Err(Full),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Takes a client over; its session runs until it has left or the gateway stops.
+#[must_use]
+pub fn accept(connection: Connection, parts: &Arc<Parts>, inbound: usize) -> Box<dyn Inbox> {
+    let (sender, inbound) = mpsc::channel(inbound);
+    parts.tracker.spawn(run(connection, inbound, parts.clone()));
+    Box::new(Sender(sender))
+}
+
+async fn run(connection: Connection, inbound: mpsc::Receiver<Inbound>, parts: Arc<Parts>) {
+    let Connection { session, outbox, resume, .. } = connection;
     let refresh = Arc::new(Notify::new());
     let joined = parts.live.join(session.clone(), outbox.clone(), refresh.clone(), resume).await;
     let Ok(client) = joined else { return outbox.close(CloseReason::Draining) };
@@ -156,12 +175,12 @@ impl Session {
     }
 
     async fn on_message(&mut self, message: Inbound) -> Result<(), Stopped> {
-        let Inbound { name, args, has_binary, call } = message;
+        let Inbound { name, args, attachments, call } = message;
         if !self.rate.take() {
             self.answer(call, Err(CallError::TooMany("too many messages in a second".to_owned())));
             return Ok(());
         }
-        if has_binary {
+        if !attachments.is_empty() {
             self.answer(call, Err(CallError::bad("binary arguments are not taken")));
             return Ok(());
         }

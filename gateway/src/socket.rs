@@ -9,7 +9,7 @@ use axum::{
     extract::{Request, State},
     routing::any,
 };
-use tokio::sync::mpsc;
+use bytes::Bytes;
 
 use crate::{
     auth::{Authenticator, origin::Origins},
@@ -19,6 +19,7 @@ use crate::{
 };
 
 pub mod bundle;
+pub mod engine;
 pub mod guard;
 pub mod mojibake;
 pub mod refusal;
@@ -27,20 +28,48 @@ pub mod stall;
 pub mod transport;
 pub mod window;
 
-/// A client that is authenticated and has joined the namespace `/`.
+/// A client that is authenticated and has joined a namespace.
 #[derive(Debug)]
 pub struct Connection {
     /// Who it is.
     pub session: Session,
-    /// What it says, in the order in which it arrived; ends when the client has left.
-    pub inbound: mpsc::Receiver<Inbound>,
     /// Where everything for it goes; closing it closes the transport.
     pub outbox: Outbox,
     /// Which protocol it speaks.
     pub protocol: Protocol,
     /// Whether it asked to resume (`resume=1` in its query or `resume` in its auth payload).
     pub resume: bool,
+    /// Which namespace it has joined; a gateway offers `/` alone.
+    pub namespace: Box<str>,
+    /// The JSON text that it joined with (`auth` of 3.x and 4.x), if any.
+    pub auth: Option<Box<str>>,
 }
+
+/// Takes in what one client says; dropping it says that the client has left.
+pub trait Inbox: Send + Sync {
+    /// Takes an event in; they come in the order in which they arrived.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Full`] when as many wait as may; the engine then closes the client.
+    fn event(&self, event: Inbound) -> Result<(), Full>;
+
+    /// Takes in a client's answer to the event that was sent under this number.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inbox::event`].
+    fn answer(&self, call: u64, args: String, attachments: Vec<Bytes>) -> Result<(), Full> {
+        // Nothing that a gateway sends asks for an answer.
+        let _ = (call, args, attachments);
+        Ok(())
+    }
+}
+
+/// As many messages of a client wait as may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many messages of this client wait")]
+pub struct Full;
 
 /// One event from a client.
 #[derive(Debug)]
@@ -49,8 +78,8 @@ pub struct Inbound {
     pub name: String,
     /// Its arguments as the text of a JSON array, without the name.
     pub args: String,
-    /// Whether binary data came with it, for which `args` has nothing but placeholders.
-    pub has_binary: bool,
+    /// The binary data that came with it, for which `args` has placeholders.
+    pub attachments: Vec<Bytes>,
     /// The number under which an answer is expected, if one is.
     pub call: Option<u64>,
 }
@@ -76,11 +105,24 @@ impl Protocol {
 }
 
 /// What takes over a new connection; called by an engine, must not block.
-pub type Accept = Arc<dyn Fn(Connection) + Send + Sync>;
+pub type Accept = Arc<dyn Fn(Connection) -> Box<dyn Inbox> + Send + Sync>;
+
+/// Which engine serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// Ours.
+    Pneumatic,
+    /// The library of that name.
+    Socketioxide,
+}
 
 /// What an engine is told about the outside.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Which engine serves.
+    pub engine: EngineKind,
+    /// What session ids of our engine begin with, before a dot: letters and digits.
+    pub node: String,
     /// Which pages may connect.
     pub origins: Origins,
     /// How many clients may connect.
@@ -93,8 +135,6 @@ pub struct Settings {
     pub max_message_bytes: usize,
     /// How many bytes may wait for a client.
     pub outbox_bytes: usize,
-    /// How many events of a client may wait to be looked at.
-    pub inbound_queue: usize,
     /// How often a sign of life is asked for; each generation's own default where unset.
     pub ping_interval: Option<Duration>,
     /// How long a sign of life may take; each generation's own default where unset.

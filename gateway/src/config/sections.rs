@@ -63,6 +63,8 @@ pub(super) fn read(reading: &Reading<'_>, embedded: bool) -> Config {
 
 /// Only this machine, until somebody says otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
+/// What everything is promised for.
+const ENGINE: Engine = Engine::Socketioxide;
 /// The node of a gateway that is alone.
 const NODE: &str = "g1";
 
@@ -95,7 +97,7 @@ fn server(mut section: Section<'_>) -> Server {
     section.finish();
     Server {
         listen,
-        engine: engine.unwrap_or(Engine::Socketioxide),
+        engine: engine.unwrap_or(ENGINE),
         node: node.unwrap_or_else(|| NODE.to_owned()),
         // Other sites' pages may not use their visitors' sessions.
         origins: origins.unwrap_or_default(),
@@ -114,12 +116,7 @@ pub(super) fn address(entry: &Entry<'_>) -> Option<SocketAddr> {
 }
 
 fn engine(entry: &Entry<'_>) -> Option<Engine> {
-    let engines = [("socketioxide", Some(Engine::Socketioxide)), ("pneumatic", None)];
-    let engine = entry.one_of(&engines)?;
-    if engine.is_none() {
-        entry.mistake("is `pneumatic`, which does not exist yet; `socketioxide` does");
-    }
-    engine
+    entry.one_of(&[("pneumatic", Engine::Pneumatic), ("socketioxide", Engine::Socketioxide)])
 }
 
 fn client(entry: &Entry<'_>) -> Option<Client> {

@@ -185,7 +185,6 @@ fn a_server_is_told_what_it_is() {
         "[server]\nengine = 'pneumatic'\nnode = 'g-1'\norigins = ['*', 'https://a/', 7]\n\
          trusted_proxies = 'all'\nrequire_origin = 'yes'\nclient = '0.9'\nping_interval = '10'\n",
         &[
-            "server.engine: is `pneumatic`, which does not exist yet; `socketioxide` does (line 2)",
             "server.node: is 1 to 16 letters and digits, not `g-1` (line 3)",
             "server.origins[0]: is an origin as browsers send it, such as \
              `https://app.example.com`, not `*` (line 4)",
@@ -203,7 +202,7 @@ fn a_server_is_told_what_it_is() {
     check(
         "[server]\nengine = 'socket.io'\nclient = 4\n",
         &[
-            "server.engine: is one of `socketioxide`, `pneumatic`, not `socket.io` (line 2)",
+            "server.engine: is one of `pneumatic`, `socketioxide`, not `socket.io` (line 2)",
             "server.client: is one of `4`, `3`, `2`, `1`, `0.9`, not the number 4 (line 3)",
         ],
     );

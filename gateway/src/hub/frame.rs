@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::metrics;
@@ -73,6 +74,8 @@ struct Inner {
     name: Box<str>,
     utf8: Box<RawValue>,
     ascii: OnceLock<Box<RawValue>>,
+    /// The event as a websocket carries it, in each format.
+    wire: [OnceLock<Wire>; 2],
     /// The same with `v` null; made at the first need.
     blind: OnceLock<Frame>,
     about: Option<About>,
@@ -117,8 +120,8 @@ impl Frame {
     fn new(name: &str, json: String, about: Option<About>, shared: bool) -> Self {
         metrics::frame_encoded(Format::Utf8);
         let utf8 = RawValue::from_string(json).expect("a frame is made of valid JSON");
-        let (ascii, blind) = (OnceLock::new(), OnceLock::new());
-        Self(Arc::new(Inner { name: name.into(), utf8, ascii, blind, about, shared }))
+        let (ascii, blind, wire) = (OnceLock::new(), OnceLock::new(), Default::default());
+        Self(Arc::new(Inner { name: name.into(), utf8, ascii, wire, blind, about, shared }))
     }
 
     /// Returns what this event means to those around it, if it is one of a feed.
@@ -158,6 +161,24 @@ impl Frame {
         }
     }
 
+    /// Returns the event as an engine.io message of the namespace `/`: `42["name",{…}]`.
+    #[must_use]
+    pub fn text(&self, format: Format) -> Bytes {
+        let wire = self.wire(format);
+        wire.bytes.slice(wire.head..)
+    }
+
+    /// Returns the same as a websocket frame of a server: with its header (RFC 6455, 5.2).
+    #[must_use]
+    pub fn websocket(&self, format: Format) -> Bytes {
+        self.wire(format).bytes.clone()
+    }
+
+    fn wire(&self, format: Format) -> &Wire {
+        let (at, json) = (format as usize, self.json(format).get());
+        self.0.wire[at].get_or_init(|| Wire::new(&self.0.name, json))
+    }
+
     /// Returns how many bytes this frame counts in a mailbox.
     #[must_use]
     pub fn weight(&self) -> usize {
@@ -168,6 +189,41 @@ impl Frame {
     #[must_use]
     pub fn snapshot_bytes(&self) -> usize {
         if self.0.shared { self.0.utf8.get().len() } else { 0 }
+    }
+}
+
+/// One event as it goes over a websocket.
+#[derive(Debug)]
+struct Wire {
+    bytes: Bytes,
+    /// How long the frame's header is.
+    head: usize,
+}
+
+impl Wire {
+    fn new(name: &str, json: &str) -> Self {
+        let name = serde_json::to_string(name).expect("a text is JSON");
+        let length = r#"42[,]"#.len() + name.len() + json.len();
+        let mut bytes = Vec::with_capacity(length + 10);
+        bytes.push(0x81);
+        match length {
+            ..126 => bytes.push(length as u8),
+            126..0x1_0000 => {
+                bytes.push(126);
+                bytes.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+            _ => {
+                bytes.push(127);
+                bytes.extend_from_slice(&(length as u64).to_be_bytes());
+            }
+        }
+        let head = bytes.len();
+        bytes.extend_from_slice(b"42[");
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(b',');
+        bytes.extend_from_slice(json.as_bytes());
+        bytes.push(b']');
+        Self { bytes: bytes.into(), head }
     }
 }
 

@@ -207,7 +207,7 @@ impl Outgoing {
     fn event(&self) -> Option<&Frame> {
         match self {
             Self::Event(frame) => Some(frame),
-            Self::Ack(..) | Self::Close(_) => None,
+            Self::Ack(..) | Self::Letter(_) | Self::Close(_) => None,
         }
     }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use axum::{body::Body, extract::Request};
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use socketioxide::{
@@ -22,7 +23,6 @@ use socketioxide::{
     handler::{ConnectHandler, DisconnectHandler, MessageHandler, Value},
     socket::{DisconnectReason, Socket},
 };
-use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::debug;
@@ -30,7 +30,7 @@ use tracing::debug;
 use crate::{
     outbox::{CloseReason, Mailbox, Outbox, mailbox},
     socket::{
-        Accept, Connection, Inbound, Protocol, Settings,
+        Accept, Connection, Full, Inbound, Inbox, Protocol, Settings,
         guard::{Admitted, Engine},
         mojibake,
         transport::Transport,
@@ -94,7 +94,6 @@ pub fn engine(settings: &Settings, accept: Accept) -> Engine {
     let shared = Arc::new(Shared {
         accept,
         outbox_bytes: settings.outbox_bytes,
-        inbound_queue: settings.inbound_queue.max(1),
         max_message_bytes: settings.max_message_bytes,
         stall: settings.stall,
         engine: OnceLock::new(),
@@ -109,7 +108,6 @@ pub fn engine(settings: &Settings, accept: Accept) -> Engine {
 struct Shared {
     accept: Accept,
     outbox_bytes: usize,
-    inbound_queue: usize,
     max_message_bytes: usize,
     stall: Duration,
     /// The engine itself, which has no other way to end a polling session than a request.
@@ -139,20 +137,25 @@ impl ConnectHandler<LocalAdapter, ByHand> for Door {
             ProtocolVersion::V5 => Protocol::Eio4,
         };
         let (outbox, mailbox) = mailbox(self.0.outbox_bytes);
-        let (sender, inbound) = mpsc::channel(self.0.inbound_queue);
         let link = Arc::new(Link {
             protocol,
             outbox: outbox.clone(),
-            inbound: Mutex::new(Some(sender)),
+            inbox: Mutex::new(Ear::Waiting(Vec::new())),
             max_message_bytes: self.0.max_message_bytes,
             left: CancellationToken::new(),
             lingers: AtomicBool::new(false),
         });
-        client.on_fallback(Ear(link.clone()));
-        client.on_disconnect(Ear(link.clone()));
+        client.on_fallback(Hearing(link.clone()));
+        client.on_disconnect(Hearing(link.clone()));
         let resume = admitted.resume || asks_to_resume(auth.as_ref());
-        let connection =
-            Connection { session: admitted.session, inbound, outbox, protocol, resume };
+        let connection = Connection {
+            session: admitted.session,
+            outbox,
+            protocol,
+            resume,
+            namespace: "/".into(),
+            auth: auth.as_ref().and_then(|auth| Some(auth.as_str()?.to_string().into())),
+        };
         let entry = Entry { connection, mailbox, link, transport: admitted.transport };
         client.extensions.insert(Waiting(Arc::new(Mutex::new(Some(entry)))));
         Box::pin(std::future::ready(Ok(())))
@@ -166,11 +169,11 @@ impl ConnectHandler<LocalAdapter, ByHand> for Door {
             return;
         };
         let joined = transport.join(link.protocol);
+        link.open((self.0.accept)(connection));
         let shared = self.0.clone();
         tokio::spawn(async move {
             Carrier::new(client, link, mailbox, transport, joined, shared).run().await;
         });
-        (self.0.accept)(connection);
     }
 }
 
@@ -199,16 +202,44 @@ fn asks_to_resume(auth: Option<&Value>) -> bool {
 struct Link {
     protocol: Protocol,
     outbox: Outbox,
-    /// Held for one `try_send`; taken out when the client has left.
-    inbound: Mutex<Option<mpsc::Sender<Inbound>>>,
+    /// Held for one message.
+    inbox: Mutex<Ear>,
     max_message_bytes: usize,
     left: CancellationToken,
     /// The client left the namespace, and its transport may still be there.
     lingers: AtomicBool,
 }
 
+/// Who hears what a client says.
+enum Ear {
+    /// Nobody yet: it was not handed over when it spoke.
+    Waiting(Vec<Inbound>),
+    Open(Box<dyn Inbox>),
+    /// Nobody any more: the client has left.
+    Gone,
+}
+
+/// So many messages may wait until a client is handed over.
+const EARLY: usize = 64;
+
 impl Link {
-    fn hear(&self, packet: &str, has_binary: bool, call: Option<u64>) {
+    /// Has a client heard by its session, with what it said already.
+    fn open(&self, inbox: Box<dyn Inbox>) {
+        let mut ear = self.ear();
+        let Ear::Waiting(early) = &mut *ear else { return };
+        let is_full = early.drain(..).any(|said| inbox.event(said).is_err());
+        *ear = Ear::Open(inbox);
+        drop(ear);
+        if is_full {
+            self.outbox.close(CloseReason::TooMuch);
+        }
+    }
+
+    fn ear(&self) -> std::sync::MutexGuard<'_, Ear> {
+        self.inbox.lock().expect("no holder of this lock panics")
+    }
+
+    fn hear(&self, packet: &str, attachments: Vec<Bytes>, call: Option<u64>) {
         if packet.len() > self.max_message_bytes {
             self.outbox.close(CloseReason::TooMuch);
             return;
@@ -221,16 +252,23 @@ impl Link {
             debug!("Client sent an event that is not JSON; ignored.");
             return;
         };
-        let inbound = self.inbound.lock().expect("no holder of this lock panics");
-        let heard = Inbound { name, args, has_binary, call };
-        let sent = inbound.as_ref().map(|inbound| inbound.try_send(heard));
-        if let Some(Err(TrySendError::Full(_))) = sent {
+        let said = Inbound { name, args, attachments, call };
+        let heard = match &mut *self.ear() {
+            Ear::Waiting(early) if early.len() >= EARLY => Err(Full),
+            Ear::Waiting(early) => {
+                early.push(said);
+                Ok(())
+            }
+            Ear::Open(inbox) => inbox.event(said),
+            Ear::Gone => Ok(()),
+        };
+        if heard == Err(Full) {
             self.outbox.close(CloseReason::TooMuch);
         }
     }
 
     fn leave(&self) {
-        self.inbound.lock().expect("no holder of this lock panics").take();
+        *self.ear() = Ear::Gone;
         self.left.cancel();
     }
 }
@@ -245,18 +283,18 @@ fn split(packet: &str) -> Option<(String, String)> {
 }
 
 /// Hears what a client says, in order, and when it leaves.
-struct Ear(Arc<Link>);
+struct Hearing(Arc<Link>);
 
-impl MessageHandler<LocalAdapter, ByHand> for Ear {
+impl MessageHandler<LocalAdapter, ByHand> for Hearing {
     fn call(&self, _: Client, packet: Value, ack: Option<i64>) {
         if let Value::Str(packet, attachments) = packet {
-            let has_binary = attachments.is_some_and(|attachments| !attachments.is_empty());
-            self.0.hear(&packet, has_binary, ack.and_then(|ack| ack.try_into().ok()));
+            let attachments = attachments.map(Into::into).unwrap_or_default();
+            self.0.hear(&packet, attachments, ack.and_then(|ack| ack.try_into().ok()));
         }
     }
 }
 
-impl DisconnectHandler<LocalAdapter, ByHand> for Ear {
+impl DisconnectHandler<LocalAdapter, ByHand> for Hearing {
     fn call_with_defer(&self, client: Client, reason: DisconnectReason, defer: fn(Client)) {
         let is_namespace_only = matches!(
             reason,

@@ -253,6 +253,7 @@ impl Scene {
         let frame = match self.mailbox.try_next()? {
             Outgoing::Event(frame) => frame,
             Outgoing::Ack(_, frame) => frame,
+            Outgoing::Letter(letter) => panic!("not offered here: {letter:?}"),
             Outgoing::Close(reason) => panic!("closed: {reason:?}"),
         };
         self.snapshots += frame.snapshot_bytes();

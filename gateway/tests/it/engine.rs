@@ -463,11 +463,10 @@ async fn too_large_a_message_ends_its_client() {
 
 #[tokio::test]
 async fn more_events_than_the_queue_holds_close_their_client() {
-    let mut stage =
-        Stage::start_with(&gateway::socket::Settings { inbound_queue: 4, ..settings() }).await;
+    let mut stage = Stage::start().await;
     let path = stage.poll_raw().await;
     let guest = stage.guest().await;
-    let many = vec![r#"42["echo",1]"#; 4_000].join("\u{1e}");
+    let many = vec![r#"42["echo",1]"#; 8_000].join("\u{1e}");
     stage.post(&path, &many).await;
     eventually("its end", || guest.outbox.closed() == Some(CloseReason::TooMuch)).await;
     eventually("the end of inbound", || guest.has_left.load(Ordering::SeqCst)).await;

@@ -20,7 +20,9 @@ use gateway::{
     limits::{Admission, Bounds},
     outbox::{CloseReason, Outbox},
     serve,
-    socket::{self, Connection, Inbound, Protocol, Settings, bundle, stall},
+    socket::{
+        self, Connection, EngineKind, Full, Inbound, Inbox, Protocol, Settings, bundle, stall,
+    },
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -37,13 +39,14 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The settings of a test's engine: quick where a test must wait.
 pub fn settings() -> Settings {
     Settings {
+        engine: EngineKind::Socketioxide,
+        node: "g1".to_owned(),
         admission: Admission::new(Bounds::default()),
         origins: Origins::new(["https://app.example.com".to_owned()], false),
         stall: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(2),
         max_message_bytes: 64 << 10,
         outbox_bytes: 1 << 20,
-        inbound_queue: 1_024,
         ping_interval: None,
         ping_timeout: None,
         client: bundle::Generation::Four,
@@ -93,9 +96,11 @@ impl Stage {
                 outbox: connection.outbox.clone(),
                 has_left: Arc::default(),
             };
-            tokio::spawn(echo(connection, guest.has_left.clone()));
+            let (say, inbound) = mpsc::channel(1_024);
+            tokio::spawn(echo(connection, inbound, guest.has_left.clone()));
             all.lock().unwrap().push(guest.clone());
             let _ = sender.send(guest);
+            Box::new(Said(say)) as Box<dyn Inbox>
         });
         let handshakes: Arc<AtomicUsize> = Arc::default();
         let counter = handshakes.clone();
@@ -141,14 +146,28 @@ impl Stage {
     }
 }
 
+/// Hands what a client says to the echo.
+struct Said(mpsc::Sender<Inbound>);
+
+impl Inbox for Said {
+    fn event(&self, event: Inbound) -> Result<(), Full> {
+        self.0.try_send(event).map_err(|_| Full)
+    }
+}
+
 /// Answers `echo` with what it was given, `tell` with an event, and obeys the rest.
-async fn echo(mut connection: Connection, has_left: Arc<std::sync::atomic::AtomicBool>) {
+async fn echo(
+    connection: Connection,
+    mut inbound: mpsc::Receiver<Inbound>,
+    has_left: Arc<std::sync::atomic::AtomicBool>,
+) {
     let outbox = connection.outbox.clone();
     let user = connection.session.identity.user.as_str();
     let welcome = json!({ "user": user, "resume": connection.resume, "text": "é 日本 🚀" });
     let _ = outbox.offer(&Frame::snapshot("initial", welcome.to_string()));
-    while let Some(Inbound { name, args, has_binary, call }) = connection.inbound.recv().await {
-        let _ = has_binary.then(|| outbox.offer(&Frame::event("binary", args.clone())));
+    while let Some(Inbound { name, args, attachments, call }) = inbound.recv().await {
+        let _ =
+            (!attachments.is_empty()).then(|| outbox.offer(&Frame::event("binary", args.clone())));
         let args: Vec<Value> = serde_json::from_str(&args).unwrap();
         let first = args.first().cloned().unwrap_or_default();
         match name.as_str() {

@@ -151,6 +151,8 @@ impl Carrier {
                 let bytes = "43[]".len() + call.to_string().len() + json.get().len();
                 self.hand(bytes, 0, |client| ack(client, call).send(json)).await
             }
+            // This engine has no way to send text that is encoded already with binary data.
+            Outgoing::Letter(_) => Ok(()),
             Outgoing::Close(_) => Err(Over),
         }
     }

@@ -9,10 +9,10 @@ use std::{
 use gateway::{
     hub::frame::{Format, Frame},
     outbox::{CloseReason, Mailbox, Outgoing},
-    socket::Inbound,
+    socket::{Inbound, Inbox},
 };
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     gateway::{PATIENCE, TestGateway, User},
@@ -50,13 +50,13 @@ pub struct TestClient {
     subscribing: Vec<u64>,
     quiets: HashSet<String>,
     mailbox: Mailbox,
-    say: Option<mpsc::Sender<Inbound>>,
+    say: Option<Box<dyn Inbox>>,
     calls: u64,
     pub closed: Option<CloseReason>,
 }
 
 impl TestClient {
-    pub fn new(user: User, mailbox: Mailbox, say: mpsc::Sender<Inbound>) -> Self {
+    pub fn new(user: User, mailbox: Mailbox, say: Box<dyn Inbox>) -> Self {
         Self {
             user,
             tree: Tree::default(),
@@ -104,6 +104,7 @@ impl TestClient {
                 }
                 self.answers.push((call, answer));
             }
+            Outgoing::Letter(letter) => panic!("a gateway sends no letters: {letter:?}"),
             Outgoing::Close(reason) => {
                 self.closed = Some(reason);
                 self.say = None;
@@ -203,19 +204,29 @@ impl TestClient {
     }
 
     pub fn emit_text(&mut self, name: &str, args: &str, call: Option<u64>) {
-        self.say(Inbound { name: name.to_owned(), args: args.to_owned(), has_binary: false, call });
+        self.say(Inbound {
+            name: name.to_owned(),
+            args: args.to_owned(),
+            attachments: Vec::new(),
+            call,
+        });
     }
 
     /// Says something as an engine hands it over.
     fn say(&mut self, inbound: Inbound) {
         if let Some(say) = &self.say {
-            let _ = say.try_send(inbound);
+            let _ = say.event(inbound);
         }
     }
 
     /// Says something that binary data came with.
     pub fn emit_binary(&mut self, name: &str, args: &str, call: Option<u64>) {
-        self.say(Inbound { name: name.to_owned(), args: args.to_owned(), has_binary: true, call });
+        self.say(Inbound {
+            name: name.to_owned(),
+            args: args.to_owned(),
+            attachments: vec![bytes::Bytes::from_static(b"x")],
+            call,
+        });
     }
 
     /// Says something without wanting an answer.

@@ -29,7 +29,6 @@ use shard_router::{
     shard::{Shard, memory::MemoryShard},
     topology::{ShardSpec, ShardUrl, Topology},
 };
-use tokio::sync::mpsc;
 use tower::ServiceExt;
 
 use super::client::TestClient;
@@ -253,15 +252,15 @@ impl TestGateway {
         let identity =
             Identity::new(UserId::new(&user.name), teams.iter().map(TeamId::new).collect());
         let (outbox, mailbox) = mailbox(user.outbox_bytes);
-        let (say, inbound) = mpsc::channel(256);
-        (self.core.accept)(Connection {
+        let inbox = (self.core.accept)(Connection {
             session: Session { id: SessionId::new(&user.session), identity },
-            inbound,
             outbox,
             protocol: Protocol::Eio4,
             resume: user.resumes,
+            namespace: "/".into(),
+            auth: None,
         });
-        TestClient::new(user, mailbox, say)
+        TestClient::new(user, mailbox, inbox)
     }
 
     /// Connects and takes `initial` in.
