@@ -194,7 +194,8 @@ fn a_server_is_told_what_it_is() {
              `https://app.example.com`, not the number 7 (line 4)",
             "server.trusted_proxies: is a list, such as `[\"one\", \"two\"]` (line 5)",
             "server.require_origin: is `true` or `false`, not `yes` (line 6)",
-            "server.client: is `0.9`, which the engine `socketioxide` does not serve (line 7)",
+            "server.client: is `0.9`, which no engine of this version serves; its file alone is \
+             there, as /socket.io/v0.9/socket.io.js (line 7)",
             "server.ping_interval: is a time with its unit, such as `10s`, `500ms` or `2m`, not \
              `10` (line 8)",
         ],

@@ -125,7 +125,8 @@ fn find(client: Generation, path: &str) -> Result<Found, Missing> {
         return Err(Missing::Protocol1);
     }
     let versioned = |version: &str| {
-        let found = Generation::ALL.into_iter().find(|all| is_version(version, all.bundle().version));
+        let found =
+            Generation::ALL.into_iter().find(|all| is_version(version, all.bundle().version));
         let is_built = Generation::ALL.iter().any(|all| !all.bundle().files.is_empty());
         found.ok_or(if is_built { Missing::Version } else { Missing::NotBuilt })
     };
@@ -337,7 +338,8 @@ mod tests {
         let takes = |text: &'static str| {
             takes_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(text))]))
         };
-        for text in ["gzip", "deflate, gzip;q=0.5", "GZIP", "x-gzip", "*", "br;q=1.0, gzip; q=0.8"] {
+        for text in ["gzip", "deflate, gzip;q=0.5", "GZIP", "x-gzip", "*", "br;q=1.0, gzip; q=0.8"]
+        {
             assert!(takes(text), "{text}");
         }
         for text in ["", "identity", "gzip;q=0", "gzip; q=0.000, *", "br", "*;q=0", "gzip;q=x"] {

@@ -68,7 +68,8 @@ async fn a_library_may_be_compressed_kept_and_used_by_other_sites() {
         let (plain, zipped) = (plain.header("etag").unwrap(), zipped.header("etag").unwrap());
         assert!(plain.starts_with('"') && zipped.starts_with('"') && plain != zipped, "{path}");
         for (tag, coding) in [(plain, "identity"), (zipped, "gzip")] {
-            let (tag, coding) = (format!("If-None-Match: {tag}"), format!("Accept-Encoding: {coding}"));
+            let (tag, coding) =
+                (format!("If-None-Match: {tag}"), format!("Accept-Encoding: {coding}"));
             let kept = stage.get(path, &[&tag, &coding]).await;
             assert_eq!((kept.status, kept.body.len()), (304, 0), "{path} {coding}");
             assert_eq!(kept.header("vary"), Some("Accept-Encoding"), "{path}");
