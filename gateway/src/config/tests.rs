@@ -338,7 +338,8 @@ fn shards_are_judged_one_by_one_and_together() {
 fn limits_fit_each_other() {
     let limits = good("[limits]\noutbox_bytes = '64KiB'\nmax_connections = 0\n").limits;
     assert_eq!((limits.outbox_bytes, limits.max_item_bytes), (65_536, 32_768));
-    assert_eq!(limits.max_connections, None);
+    assert_eq!((limits.max_connections, limits.max_pending), (None, Some(10_000)));
+    assert_eq!(good("[limits]\nmax_pending = 0\n").limits.max_pending, None);
     assert_eq!(good("[mirror]\nmax_bytes = '1MiB'").mirror.max_feed_bytes, 1 << 20);
     check(
         "[limits]\noutbox_bytes = 1024\nmax_item_bytes = '1KiB'\nmax_connections = -1\n\
