@@ -263,6 +263,7 @@ fn socket_settings(config: &Config, drain: &Drain) -> socket::Settings {
     socket::Settings {
         admission: Admission::new(Bounds {
             connections: limits.max_connections,
+            pending: limits.max_pending,
             per_user: limits.max_connections_per_user,
             per_ip: limits.max_connections_per_ip,
             handshakes_per_second: limits.handshakes_per_second,

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     response::Response,
-    routing::{any, get},
+    routing::any,
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header::UPGRADE};
+use http::{Method, StatusCode, header::UPGRADE};
 
 use crate::{
     auth::{Authenticator, origin::Origins},
@@ -218,17 +218,12 @@ impl Door {
 /// [`stall::Listener`], with [`stall::Stream::peer`] as connect info.
 pub fn router(settings: &Settings, authenticator: Arc<Authenticator>, accept: Accept) -> Router {
     let door = Arc::new(Door::new(settings, authenticator, accept));
-    let client = settings.client;
     let serve = async |State(door): State<Arc<Door>>, request: Request| door.answer(request).await;
-    let bundle = async move |Path(file): Path<String>, headers: HeaderMap| {
-        bundle::answer(client, &file, &headers)
-    };
     Router::new()
         .route("/socket.io", any(serve))
         .route("/socket.io/", any(serve))
-        .route("/socket.io/{*file}", get(bundle))
-        .route("/capsule.js", get(async |headers: HeaderMap| bundle::capsule(&headers)))
         .with_state(door)
+        .merge(bundle::router(settings.client))
 }
 
 #[cfg(test)]

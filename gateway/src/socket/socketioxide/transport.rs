@@ -34,7 +34,7 @@ pub(super) struct Transport {
     joined: AtomicU32,
     all: Arc<Transports>,
     /// Free again when the client is forgotten.
-    _place: Place,
+    place: Place,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ impl Transport {
             carrier: Mutex::default(),
             joined: AtomicU32::new(0),
             all,
-            _place: place,
+            place,
         }
     }
 
@@ -97,6 +97,7 @@ impl Transport {
 
     /// Counts the client as connected; returns how often it has joined.
     pub(super) fn join(&self, protocol: Protocol) -> u32 {
+        self.place.joined();
         let mut carrier = self.carrier();
         let kind = carrier.websocket.as_ref().map_or(Kind::Polling, |_| Kind::Websocket);
         carrier.connected = Some((protocol, metrics::connected(protocol, kind.label())));
