@@ -83,6 +83,7 @@ pub struct SocketIo {
     on_way: usize,
     rest: Option<Box<Rest>>,
     stage: Stage,
+    place: crate::limits::Place,
     protocol: Protocol,
     resume: bool,
 }
@@ -135,11 +136,12 @@ impl SocketIo {
     /// Begins with a client.
     #[must_use]
     pub fn new(settings: Arc<Settings>, opening: Opening) -> Self {
-        let Opening { session, protocol, resume } = opening;
+        let Opening { session, protocol, resume, place } = opening;
         let is_refused = session.is_none();
         let stage = Stage::Joining(now() + settings.connect_timeout);
         let (main, rest, on_way) = (None, None, 0);
-        let mut socket = Self { settings, session, main, on_way, rest, stage, protocol, resume };
+        let mut socket =
+            Self { settings, session, main, on_way, rest, stage, place, protocol, resume };
         match (protocol, is_refused) {
             (Protocol::Eio3, false) => socket.join(MAIN, None, false),
             (Protocol::Eio3, true) => socket.turn_away(MAIN),
@@ -222,6 +224,7 @@ impl SocketIo {
             namespace: namespace.into(),
             auth: auth.map(Box::from),
         };
+        self.place.joined();
         let inbox = (self.settings.accept)(connection);
         let room = Room { mailbox, inbox };
         match namespace {
@@ -457,8 +460,21 @@ impl Upper for SocketIo {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.rooms().all(|room| room.mailbox.has_ended())
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
+        if let Stage::Over(reason) = self.stage {
+            return Poll::Ready(reason);
+        }
+        let closed = self.rooms().find_map(|room| match room.mailbox.poll_closed(cx) {
+            // It is still to be told, in its turn.
+            Poll::Ready(CloseReason::AskedFinally) | Poll::Pending => None,
+            Poll::Ready(reason) => Some(reason),
+        });
+        closed.map_or(Poll::Pending, |reason| Poll::Ready(Some(reason)))
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waits = self.rooms().any(|room| room.mailbox.poll_over(cx).is_pending());
+        if waits { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
