@@ -576,17 +576,3 @@ async fn a_session_store_that_is_away_is_no_refusal() {
     // A cookie that nobody signed is refused without the store.
     assert_eq!(stage.get(path, &["Cookie: connect.sid=s%3Ax.y"]).await.status, 200);
 }
-
-#[tokio::test]
-async fn the_client_library_is_served_and_may_be_kept() {
-    let stage = Stage::start().await;
-    for file in ["socket.io.js", "socket.io.min.js", "socket.io.js.map"] {
-        let path = format!("/socket.io/{file}");
-        let answer = stage.get(&path, &[]).await;
-        assert_eq!(answer.status, 200, "{file}: {}", answer.text());
-        assert!(answer.body.len() > 10_000);
-        let etag = format!("If-None-Match: {}", answer.header("etag").unwrap());
-        assert_eq!(stage.get(&path, &[&etag]).await.status, 304);
-    }
-    assert_eq!(stage.get("/socket.io/other.js", &[]).await.status, 404);
-}
