@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     identity::Session,
+    limits::Place,
     metrics,
     outbox::{CloseReason, Mailbox, mailbox},
     socket::{self, Accept, Connection, Full, Inbound, Inbox, Protocol, asks_to_resume},
@@ -78,6 +79,8 @@ pub struct SocketIo {
     settings: Arc<Settings>,
     /// Who it is; nobody where it is to be told so.
     session: Option<Session>,
+    /// Free again when it is dropped.
+    place: Place,
     main: Option<Room>,
     /// How many bytes of the main mailbox's snapshots are on their way.
     on_way: usize,
@@ -135,11 +138,12 @@ impl SocketIo {
     /// Begins with a client.
     #[must_use]
     pub fn new(settings: Arc<Settings>, opening: Opening) -> Self {
-        let Opening { session, protocol, resume } = opening;
+        let Opening { session, protocol, resume, place } = opening;
         let is_refused = session.is_none();
         let stage = Stage::Joining(now() + settings.connect_timeout);
         let (main, rest, on_way) = (None, None, 0);
-        let mut socket = Self { settings, session, main, on_way, rest, stage, protocol, resume };
+        let mut socket =
+            Self { settings, session, place, main, on_way, rest, stage, protocol, resume };
         match (protocol, is_refused) {
             (Protocol::Eio3, false) => socket.join(MAIN, None, false),
             (Protocol::Eio3, true) => socket.turn_away(MAIN),
@@ -229,6 +233,7 @@ impl SocketIo {
             other => self.rest().others.push((other.into(), room)),
         }
         self.stage = Stage::Open;
+        self.place.joined();
         let mut answer = packet::head(Kind::Connect, 0, namespace, None);
         if self.protocol == Protocol::Eio4 {
             let sid = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 15]>());
