@@ -49,6 +49,7 @@ pub fn settings() -> Settings {
         outbox_bytes: 1 << 20,
         ping_interval: None,
         ping_timeout: None,
+        drain: Drain::default(),
         client: bundle::Generation::Four,
     }
 }
@@ -116,7 +117,7 @@ impl Stage {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = tcp.local_addr().unwrap();
         let listener = stall::Listener::new(tcp, settings.stall);
-        let drain = Drain::default();
+        let drain = settings.drain.clone();
         serve::start(listener, router, stall::Stream::peer, settings.connect_timeout, &drain);
         Self { addr, handshakes, guests, seen, drain }
     }
