@@ -17,6 +17,7 @@ use tracing::debug;
 use crate::{
     drain::Drain,
     identity::Session,
+    limits::Place,
     metrics::{self, Handshake},
     socket::{
         Accept, Protocol, Settings,
@@ -106,6 +107,8 @@ pub struct Opening {
     pub protocol: Protocol,
     /// Whether it asked to resume in its query.
     pub resume: bool,
+    /// Its place among the clients; free again when it is dropped.
+    pub place: Place,
 }
 
 /// Makes what runs over a session.
@@ -172,7 +175,7 @@ impl Engine {
             metrics::handshake(protocol, Handshake::Accepted);
             metrics::connected(protocol, query.kind.label())
         });
-        let opening = Opening { session, protocol, resume: query.resume };
+        let opening = Opening { session, protocol, resume: query.resume, place };
         let options = self.sessions.options();
         let life = Life {
             upper: (self.run)(opening),
@@ -185,7 +188,6 @@ impl Engine {
             protocol,
             b64: query.b64,
             connected,
-            _place: place,
         };
         let open = self.open_packet(sid, query.kind);
         match upgrade {
@@ -228,8 +230,6 @@ struct Life {
     b64: bool,
     /// Counts it among the connections, unless it is only there to be refused.
     connected: Option<metrics::Connected>,
-    /// Free again when it is dropped.
-    _place: crate::limits::Place,
 }
 
 impl Life {
