@@ -11,7 +11,7 @@
 // the literal client's tree).
 //
 // Out, one JSON a line, each with "c", the index of its client:
-//   {"t":"connect","id"} {"t":"transport","name"} {"t":"attempt","n"}
+//   {"t":"connect","id"} {"t":"transport","name","sid"?} {"t":"attempt","n"}
 //   {"t":"event","name","args"} {"t":"ack","id","value"} {"t":"disconnect","reason"}
 //   {"t":"connect_error","message","data"?,"description"?} {"t":"error","value"}
 //   {"t":"told","type","feed","id"} {"t":"ready",…}, of capsule.js
@@ -89,7 +89,7 @@ class Client {
       this.returns = false;
       this.say({ t: 'connect', id: socket.id });
       const { engine } = manager;
-      this.say({ t: 'transport', name: engine.transport.name });
+      this.say({ t: 'transport', name: engine.transport.name, sid: engine.id });
       engine.on('upgrade', (transport) => this.say({ t: 'transport', name: transport.name }));
     });
     socket.on('disconnect', (reason) => this.say({ t: 'disconnect', reason }));
