@@ -11,7 +11,7 @@
 // the literal client's tree).
 //
 // Out, one JSON a line, each with "c", the index of its client:
-//   {"t":"connect","id"} {"t":"transport","name","sid"?} {"t":"attempt","n"}
+//   {"t":"connect","id"} {"t":"transport","name"} {"t":"attempt","n"}
 //   {"t":"event","name","args"} {"t":"ack","id","value"} {"t":"disconnect","reason"}
 //   {"t":"connect_error","message","data"?,"description"?} {"t":"error","value"}
 //   {"t":"told","type","feed","id"} {"t":"ready",…}, of capsule.js
@@ -30,6 +30,7 @@ const Capsule = require('../../assets/capsule.js');
 const { Tree } = require('./tree.js');
 
 const PACKAGES = {
+  '1.4.8': 'sio-1.4.8',
   '1.7.4': 'sio-1.7.4',
   '2.5.0': 'sio-2.5.0',
   '3.1.3': 'sio-3.1.3',
@@ -89,6 +90,7 @@ class Client {
       this.returns = false;
       this.say({ t: 'connect', id: socket.id });
       const { engine } = manager;
+      // The id on the wire, which from 3.x on is not the socket's.
       this.say({ t: 'transport', name: engine.transport.name, sid: engine.id });
       engine.on('upgrade', (transport) => this.say({ t: 'transport', name: transport.name }));
     });

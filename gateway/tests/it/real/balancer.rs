@@ -20,7 +20,7 @@ use super::{
     until,
 };
 
-const VERSIONS: [&str; 4] = ["1.7.4", "2.5.0", "3.1.3", "4.8"];
+const VERSIONS: [&str; 5] = ["1.4.8", "1.7.4", "2.5.0", "3.1.3", "4.8"];
 
 /// The transports that a client is told to use, in this order.
 const WAYS: [&[&str]; 3] = [&["polling"], &["websocket"], &["polling", "websocket"]];
