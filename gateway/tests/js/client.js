@@ -30,6 +30,7 @@ const Capsule = require('../../assets/capsule.js');
 const { Tree } = require('./tree.js');
 
 const PACKAGES = {
+  '1.4.8': 'sio-1.4.8',
   '1.7.4': 'sio-1.7.4',
   '2.5.0': 'sio-2.5.0',
   '3.1.3': 'sio-3.1.3',
@@ -89,7 +90,8 @@ class Client {
       this.returns = false;
       this.say({ t: 'connect', id: socket.id });
       const { engine } = manager;
-      this.say({ t: 'transport', name: engine.transport.name });
+      // The id on the wire, which from 3.x on is not the socket's.
+      this.say({ t: 'transport', name: engine.transport.name, sid: engine.id });
       engine.on('upgrade', (transport) => this.say({ t: 'transport', name: transport.name }));
     });
     socket.on('disconnect', (reason) => this.say({ t: 'disconnect', reason }));
