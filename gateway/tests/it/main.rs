@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
+mod behaviour;
+mod clients;
 mod collapse;
 mod engine;
 mod layering;

@@ -16,7 +16,10 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::stage::{Stage, settings};
+use crate::{
+    clients::Herd,
+    stage::{ENGINES, Stage, settings},
+};
 
 /// A Redis of its own, with nothing in it.
 struct Redis {
@@ -75,7 +78,7 @@ async fn stage(port: u16) -> Stage {
         prefix: "sess:".to_owned(),
         pointers: Pointers { user: "/user/id".to_owned(), teams: "/user/teams".to_owned() },
     });
-    Stage::start_for(&settings(), authenticator.unwrap()).await
+    Stage::start_for(&settings(ENGINES[0]), authenticator.unwrap()).await
 }
 
 async fn handshake(stage: &Stage, id: &str) -> u16 {
@@ -99,9 +102,13 @@ async fn sessions_are_found_as_soon_as_their_store_is_there() {
         assert!(began.elapsed() < Duration::from_secs(10));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let mut client =
-        stage.client_with("4.8", &["websocket"], json!({ "cookie": cookie("one") })).await;
-    assert_eq!(client.event("initial").await["user"], "7");
+    let mut client = Herd::start().open(json!({
+        "version": "4.8",
+        "url": stage.url(),
+        "transports": ["websocket"],
+        "cookie": cookie("one"),
+    }));
+    assert_eq!(client.event("initial").await.unwrap()["user"], "7");
     let guest = stage.guest().await;
     assert_eq!(guest.session.id.as_str(), "one");
     assert!(guest.session.identity.is_in("red"));
@@ -121,5 +128,5 @@ async fn sessions_are_found_as_soon_as_their_store_is_there() {
         assert!(began.elapsed() < Duration::from_secs(10));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(client.call("echo", json!(1)).await, 1);
+    assert_eq!(client.call("echo", json!(1)).await.unwrap(), 1);
 }
