@@ -96,7 +96,7 @@ impl App {
             let queues = config.jobs.values().flat_map(crate::config::Job::queues).collect();
             demo::start_worker(&feeds, queues, &drain.tracker, &drain.stop);
         }
-        let settings = socket_settings(&config);
+        let settings = socket_settings(&config, drain);
         let admission = settings.admission.clone();
         let mut public = socket::router(&settings, auth, core.accept);
         if config.embedded {
@@ -254,7 +254,7 @@ fn authenticator(config: &Config) -> Result<Authenticator, auth::store::BadUrl> 
         .inspect_err(|error| error!(%error, "Session store cannot be used."))
 }
 
-fn socket_settings(config: &Config) -> socket::Settings {
+fn socket_settings(config: &Config, drain: &Drain) -> socket::Settings {
     use crate::{
         config::{Client, Engine},
         socket::{EngineKind, bundle::Generation},
@@ -263,6 +263,7 @@ fn socket_settings(config: &Config) -> socket::Settings {
     socket::Settings {
         admission: Admission::new(Bounds {
             connections: limits.max_connections,
+            pending: limits.max_pending,
             per_user: limits.max_connections_per_user,
             per_ip: limits.max_connections_per_ip,
             handshakes_per_second: limits.handshakes_per_second,
@@ -280,6 +281,7 @@ fn socket_settings(config: &Config) -> socket::Settings {
         node: server.node.clone(),
         ping_interval: server.ping_interval,
         ping_timeout: server.ping_timeout,
+        drain: drain.clone(),
         client: match server.client {
             Client::V1 => Generation::One,
             Client::V2 => Generation::Two,

@@ -233,9 +233,11 @@ pub struct DrainConfig {
 pub struct Limits {
     /// Clients at a time.
     pub max_connections: Option<usize>,
+    /// Clients at a time that have not joined their namespace yet.
+    pub max_pending: Option<usize>,
     /// Clients of one user at a time.
     pub max_connections_per_user: Option<usize>,
-    /// Clients of one address at a time.
+    /// Clients of one address at a time; of IPv6, of one network of 64 bits.
     pub max_connections_per_ip: Option<usize>,
     /// New clients in a second.
     pub handshakes_per_second: Option<u32>,

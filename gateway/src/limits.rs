@@ -3,8 +3,11 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::IpAddr,
-    sync::{Arc, Mutex},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -17,9 +20,11 @@ use crate::{config::Cidr, identity::UserId};
 pub struct Bounds {
     /// Clients at a time.
     pub connections: Option<usize>,
+    /// Clients at a time that have not joined their namespace yet.
+    pub pending: Option<usize>,
     /// Clients of one user at a time.
     pub per_user: Option<usize>,
-    /// Clients of one address at a time.
+    /// Clients of one address at a time; of IPv6, of one network of 64 bits.
     pub per_ip: Option<usize>,
     /// New clients in a second.
     pub handshakes_per_second: Option<u32>,
@@ -33,6 +38,9 @@ pub enum Refused {
     /// `limits.max_connections`.
     #[error("as many clients as may be are connected")]
     Connections,
+    /// `limits.max_pending`.
+    #[error("as many clients as may be have yet to join")]
+    Pending,
     /// `limits.max_connections_per_user`.
     #[error("as many clients of this user as may be are connected")]
     PerUser,
@@ -62,6 +70,7 @@ struct Shared {
 struct Counts {
     is_closed: bool,
     connections: usize,
+    pending: usize,
     by_user: HashMap<UserId, usize>,
     by_ip: HashMap<IpAddr, usize>,
     rate: Rate,
@@ -73,6 +82,7 @@ pub struct Place {
     shared: Arc<Shared>,
     user: Option<UserId>,
     ip: Option<IpAddr>,
+    is_pending: AtomicBool,
 }
 
 impl Admission {
@@ -83,6 +93,7 @@ impl Admission {
         let counts = Counts {
             is_closed: false,
             connections: 0,
+            pending: 0,
             by_user: HashMap::new(),
             by_ip: HashMap::new(),
             rate,
@@ -92,21 +103,24 @@ impl Admission {
 
     /// Returns for whom a request is made: its peer, or whom proxies that are trusted name.
     ///
-    /// Proxies append to `X-Forwarded-For`; the last address that is no trusted proxy's counts.
+    /// Each proxy appends to `X-Forwarded-For` for whom it was asked, and only what a trusted one
+    /// has appended counts: the list is read from its end, up to the first who is not trusted, or
+    /// to what is no address. What a client wrote itself stands before that.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let is_trusted =
             |ip: IpAddr| self.0.bounds.trusted_proxies.iter().any(|range| range.contains(ip));
-        if !is_trusted(peer) {
-            return peer;
+        let lines = headers.get_all("x-forwarded-for").iter().rev();
+        let named = lines.flat_map(|line| line.to_str().unwrap_or("?").rsplit(','));
+        let mut client = peer.to_canonical();
+        for named in named.map(str::trim).filter(|named| !named.is_empty()) {
+            if !is_trusted(client) {
+                break;
+            }
+            let Some(ip) = address(named) else { break };
+            client = ip.to_canonical();
         }
-        let named =
-            headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-        let named: Vec<IpAddr> = named
-            .flat_map(|value| value.split(','))
-            .filter_map(|ip| ip.trim().parse().ok())
-            .collect();
-        named.into_iter().rev().find(|ip| !is_trusted(*ip)).unwrap_or(peer)
+        client
     }
 
     /// Takes a place for a new client, before any other work is done for it.
@@ -123,8 +137,11 @@ impl Admission {
         if is_over(counts.connections, bounds.connections) {
             return Err(Refused::Connections);
         }
+        if is_over(counts.pending, bounds.pending) {
+            return Err(Refused::Pending);
+        }
         // Where no bound asks for it, nothing is kept of an address.
-        let ip = ip.filter(|_| bounds.per_ip.is_some());
+        let ip = ip.filter(|_| bounds.per_ip.is_some()).map(network);
         if ip.is_some_and(|ip| is_over(count(&counts.by_ip, &ip), bounds.per_ip)) {
             return Err(Refused::PerIp);
         }
@@ -132,10 +149,11 @@ impl Admission {
             return Err(Refused::Rate);
         }
         counts.connections += 1;
+        counts.pending += 1;
         if let Some(ip) = ip {
             *counts.by_ip.entry(ip).or_default() += 1;
         }
-        Ok(Place { shared: self.0.clone(), user: None, ip })
+        Ok(Place { shared: self.0.clone(), user: None, ip, is_pending: AtomicBool::new(true) })
     }
 
     /// Lets nobody in any more; whoever is in stays.
@@ -166,9 +184,23 @@ impl Admission {
     }
 }
 
+impl Place {
+    /// Notes that the client has joined its namespace; once is enough.
+    pub fn joined(&self) {
+        if self.is_pending.swap(false, Ordering::Relaxed) {
+            self.counts().pending -= 1;
+        }
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.shared.counts.lock().expect("no holder of this lock panics")
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.shared.counts.lock().expect("no holder of this lock panics");
+        self.joined();
+        let mut counts = self.counts();
         counts.connections -= 1;
         if let Some(user) = &self.user {
             lower(&mut counts.by_user, user);
@@ -176,6 +208,21 @@ impl Drop for Place {
         if let Some(ip) = &self.ip {
             lower(&mut counts.by_ip, ip);
         }
+    }
+}
+
+/// Reads an address as proxies write it, some with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let with_port = || text.parse().map(|address: SocketAddr| address.ip());
+    bare.parse().or_else(|_| with_port()).ok()
+}
+
+/// What one place of the net has: an IPv4 address, or the 2^64 IPv6 ones that it may choose from.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        ip => ip,
     }
 }
 
@@ -255,6 +302,27 @@ mod tests {
         let _first = admission.enter(Some(ip("10.0.0.1"))).unwrap();
         assert_eq!(admission.enter(Some(ip("10.0.0.1"))).unwrap_err(), Refused::PerIp);
         admission.enter(Some(ip("10.0.0.2"))).unwrap();
+        assert_eq!(admission.enter(Some(ip("::ffff:10.0.0.1"))).unwrap_err(), Refused::PerIp);
+        let _other = admission.enter(Some(ip("2001:db8::1"))).unwrap();
+        assert_eq!(admission.enter(Some(ip("2001:db8::ffff:2"))).unwrap_err(), Refused::PerIp);
+        admission.enter(Some(ip("2001:db8:0:1::1"))).unwrap();
+    }
+
+    #[test]
+    fn those_who_have_yet_to_join_have_a_bound_of_their_own() {
+        let admission = Admission::new(Bounds { pending: Some(2), ..Bounds::default() });
+        let first = admission.enter(None).unwrap();
+        let second = admission.enter(None).unwrap();
+        assert_eq!(admission.enter(None).unwrap_err(), Refused::Pending);
+        first.joined();
+        first.joined();
+        let third = admission.enter(None).unwrap();
+        assert_eq!(admission.enter(None).unwrap_err(), Refused::Pending);
+        drop((first, second, third));
+        let places: Vec<_> = (0..3).map(|_| admission.enter(None).is_ok()).collect();
+        assert_eq!(places, [true; 3], "each is dropped at once");
+        let _kept = [admission.enter(None).unwrap(), admission.enter(None).unwrap()];
+        assert_eq!(admission.enter(None).unwrap_err(), Refused::Pending);
     }
 
     #[test]
@@ -267,13 +335,31 @@ mod tests {
 
     #[test]
     fn only_a_trusted_proxy_says_for_whom_it_asks() {
-        let bounds =
-            Bounds { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..Bounds::default() };
+        let trusted_proxies = ["10.0.0.0/8", "fd00::/8"].map(|range| range.parse().unwrap());
+        let bounds = Bounds { trusted_proxies: trusted_proxies.into(), ..Bounds::default() };
         let admission = Admission::new(bounds);
-        let mut headers = HeaderMap::new();
-        headers.insert("x-forwarded-for", "6.6.6.6, 1.2.3.4, 10.0.0.9".parse().unwrap());
-        assert_eq!(admission.client(ip("10.0.0.1"), &headers), ip("1.2.3.4"));
-        assert_eq!(admission.client(ip("8.8.8.8"), &headers), ip("8.8.8.8"));
-        assert_eq!(admission.client(ip("10.0.0.1"), &HeaderMap::new()), ip("10.0.0.1"));
+        #[track_caller]
+        fn check(admission: &Admission, peer: &str, lines: &[&str], expected: &str) {
+            let lines = lines.iter().map(|line| line.parse().unwrap());
+            let name = http::HeaderName::from_static("x-forwarded-for");
+            let headers: HeaderMap = lines.map(|line| (name.clone(), line)).collect();
+            assert_eq!(admission.client(ip(peer), &headers), ip(expected));
+        }
+        let check = |peer, lines: &[&str], expected| check(&admission, peer, lines, expected);
+        check("10.0.0.1", &["6.6.6.6, 1.2.3.4, 10.0.0.9"], "1.2.3.4");
+        check("10.0.0.1", &["6.6.6.6", "1.2.3.4", "10.0.0.9"], "1.2.3.4");
+        check("8.8.8.8", &["6.6.6.6, 1.2.3.4"], "8.8.8.8");
+        check("10.0.0.1", &[], "10.0.0.1");
+        check("::ffff:10.0.0.1", &["1.2.3.4"], "1.2.3.4");
+        check("fd00::1", &["2001:db8::7"], "2001:db8::7");
+        // Whom nobody but trusted ones speaks for is the first of them.
+        check("10.0.0.1", &["10.0.0.7, 10.0.0.9"], "10.0.0.7");
+        // Some name a port as well.
+        check("10.0.0.1", &["6.6.6.6, 1.2.3.4:5678"], "1.2.3.4");
+        check("10.0.0.1", &["[2001:db8::7]:5678"], "2001:db8::7");
+        check("10.0.0.1", &["[2001:db8::7],"], "2001:db8::7");
+        // What stands before something that is no address was not heard by who appended it.
+        check("10.0.0.1", &["6.6.6.6, unknown"], "10.0.0.1");
+        check("10.0.0.1", &["6.6.6.6, unknown, 10.0.0.9"], "10.0.0.9");
     }
 }

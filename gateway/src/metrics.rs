@@ -12,6 +12,7 @@ use crate::{hub::frame::Format, outbox::CloseReason, socket::Protocol};
 const CONNECTIONS: &str = "gateway_connections";
 const HANDSHAKES: &str = "gateway_handshakes_total";
 const DISCONNECTS: &str = "gateway_disconnects_total";
+const BAD_INPUT: &str = "gateway_bad_input_total";
 const EVENTS_DELIVERED: &str = "gateway_events_delivered_total";
 const FANOUT_SECONDS: &str = "gateway_fanout_seconds";
 const FRAMES_ENCODED: &str = "gateway_frames_encoded_total";
@@ -84,6 +85,7 @@ fn describe() {
     describe_gauge!(CONNECTIONS, "Clients connected now.");
     describe_counter!(HANDSHAKES, "Handshakes by their outcome.");
     describe_counter!(DISCONNECTS, "Clients that left or were closed, by reason.");
+    describe_counter!(BAD_INPUT, "What clients sent that they may not, by what was wrong with it.");
     describe_counter!(EVENTS_DELIVERED, "Events put into clients' mailboxes.");
     describe_histogram!(FANOUT_SECONDS, "From a shard's notice read to the last mailbox filled.");
     describe_counter!(
@@ -177,13 +179,17 @@ impl Drop for Connected {
     }
 }
 
-/// Counts a client that is gone; `None` when it left by itself.
-pub fn disconnected(reason: Option<CloseReason>) {
-    let label = reason.map_or("left", CloseReason::label);
-    counter!(DISCONNECTS, "reason" => label).increment(1);
-    if matches!(reason, Some(CloseReason::Slow | CloseReason::Stalled)) {
+/// Counts a client that is gone, by what [`crate::socket`] calls the reason.
+pub fn disconnected(reason: &'static str) {
+    counter!(DISCONNECTS, "reason" => reason).increment(1);
+    if reason == CloseReason::Slow.label() || reason == CloseReason::Stalled.label() {
         counter!(OUTBOX_DROPPED_CLIENTS).increment(1);
     }
+}
+
+/// Counts what a client may not send, by what was wrong with it.
+pub fn bad_input(kind: &'static str) {
+    counter!(BAD_INPUT, "kind" => kind).increment(1);
 }
 
 /// How a client that asked to resume got its state.

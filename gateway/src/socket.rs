@@ -6,28 +6,29 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Path, Request, State},
-    routing::{any, get},
+    extract::{Request, State},
+    response::Response,
+    routing::any,
 };
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{Method, StatusCode, header::UPGRADE};
 
 use crate::{
     auth::{Authenticator, origin::Origins},
+    drain::Drain,
+    hub::frame::Format,
     identity::Session,
     limits::Admission,
     outbox::Outbox,
+    socket::guard::{Guard, Query},
 };
 
 pub mod bundle;
 pub mod engine;
 pub mod guard;
 pub mod mojibake;
-pub mod refusal;
 pub mod socketioxide;
 pub mod stall;
-pub mod transport;
-pub mod window;
 
 /// A client that is authenticated and has joined a namespace.
 #[derive(Debug)]
@@ -95,6 +96,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Returns how text goes to its clients.
+    #[must_use]
+    pub const fn format(self) -> Format {
+        match self {
+            Self::Eio3 => Format::Ascii,
+            Self::Eio4 => Format::Utf8,
+        }
+    }
+
     /// Returns the name used as a metric label.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -140,8 +150,55 @@ pub struct Settings {
     pub ping_interval: Option<Duration>,
     /// How long a sign of life may take; each generation's own default where unset.
     pub ping_timeout: Option<Duration>,
+    /// Who waits for tasks, and ends them.
+    pub drain: Drain,
     /// Which generation of the client bundle is served.
     pub client: bundle::Generation,
+}
+
+/// The engine that serves.
+enum Engine {
+    Pneumatic(engine::Engine),
+    Socketioxide(socketioxide::Front),
+}
+
+/// Everything behind `/socket.io/`.
+struct Door {
+    guard: Guard,
+    engine: Engine,
+}
+
+impl Door {
+    fn new(settings: &Settings, authenticator: Arc<Authenticator>, accept: Accept) -> Self {
+        let engine = match settings.engine {
+            EngineKind::Pneumatic => Engine::Pneumatic(engine::Engine::of(settings, accept)),
+            EngineKind::Socketioxide => Engine::Socketioxide(socketioxide::front(settings, accept)),
+        };
+        Self { guard: Guard::new(settings, authenticator), engine }
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        self.guard.answer(request, async |request| self.lead(request).await).await
+    }
+
+    /// Leads a request whose Origin is right to the engine.
+    async fn lead(&self, request: Request) -> Response {
+        let raw = request.uri().query().unwrap_or_default().to_owned();
+        let is_upgrade = request.headers().contains_key(UPGRADE);
+        let query = match Query::parse(&raw) {
+            Ok(query) => Query { is_upgrade, ..query },
+            Err(what) => return guard::mistake(StatusCode::BAD_REQUEST, what),
+        };
+        match (query.kind, request.method()) {
+            (_, &Method::GET) => {}
+            (guard::Kind::Polling, &Method::POST) if query.sid.is_some() => {}
+            _ => return query.refuse((2, "Bad handshake method")),
+        }
+        match &self.engine {
+            Engine::Pneumatic(engine) => engine.answer(&self.guard, request, query).await,
+            Engine::Socketioxide(front) => front.answer(&self.guard, request, query).await,
+        }
+    }
 }
 
 /// Serves `/socket.io/`, the client bundle and `/capsule.js`.
@@ -150,19 +207,11 @@ pub struct Settings {
 /// must find its session in the engine that it came to first. It is to be served through a
 /// [`stall::Listener`], with [`stall::Stream::peer`] as connect info.
 pub fn router(settings: &Settings, authenticator: Arc<Authenticator>, accept: Accept) -> Router {
-    let engine = socketioxide::engine(settings, accept);
-    let guard = Arc::new(guard::Guard::new(settings, authenticator, engine));
-    let client = settings.client;
-    let serve = async |State(guard): State<Arc<guard::Guard>>, request: Request| {
-        guard.answer(request).await
-    };
-    let bundle = async move |Path(file): Path<String>, headers: HeaderMap| {
-        bundle::answer(client, &file, &headers)
-    };
+    let door = Arc::new(Door::new(settings, authenticator, accept));
+    let serve = async |State(door): State<Arc<Door>>, request: Request| door.answer(request).await;
     Router::new()
         .route("/socket.io", any(serve))
         .route("/socket.io/", any(serve))
-        .route("/socket.io/{*file}", get(bundle))
-        .route("/capsule.js", get(async |headers: HeaderMap| bundle::capsule(&headers)))
-        .with_state(guard)
+        .with_state(door)
+        .merge(bundle::router(settings.client))
 }

@@ -6,6 +6,8 @@ use super::{Limits, read::Section};
 
 /// None: what a gateway holds depends on its machine.
 const MAX_CONNECTIONS: u32 = 0;
+/// More than join in the time of a slow round trip, and what that many take is little.
+const MAX_PENDING: u32 = 10_000;
 /// None: a screen on a wall and a load test are one user with many connections.
 const MAX_CONNECTIONS_PER_USER: u32 = 0;
 /// None: an office or a mobile carrier shows one address for thousands of people.
@@ -39,6 +41,7 @@ pub(super) fn read(mut section: Section<'_>) -> Limits {
         Some(number.unwrap_or(default)).filter(|number| *number > 0)
     };
     let max_connections = count("max_connections", MAX_CONNECTIONS);
+    let max_pending = count("max_pending", MAX_PENDING);
     let per_user = count("max_connections_per_user", MAX_CONNECTIONS_PER_USER);
     let per_ip = count("max_connections_per_ip", MAX_CONNECTIONS_PER_IP);
     let handshakes_per_second = count("handshakes_per_second", HANDSHAKES_PER_SECOND);
@@ -61,6 +64,7 @@ pub(super) fn read(mut section: Section<'_>) -> Limits {
     let as_size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     Limits {
         max_connections: max_connections.map(as_size),
+        max_pending: max_pending.map(as_size),
         max_connections_per_user: per_user.map(as_size),
         max_connections_per_ip: per_ip.map(as_size),
         handshakes_per_second,

@@ -128,7 +128,11 @@ fn client(entry: &Entry<'_>) -> Option<Client> {
         ("0.9", None),
     ])?;
     if client.is_none() {
-        entry.mistake("is `0.9`, which the engine `socketioxide` does not serve");
+        // As a page's default it would be a client that cannot connect.
+        entry.mistake(
+            "is `0.9`, which no engine of this version serves; its file alone is there, as \
+             /socket.io/v0.9/socket.io.js",
+        );
     }
     client
 }

@@ -194,7 +194,8 @@ fn a_server_is_told_what_it_is() {
              `https://app.example.com`, not the number 7 (line 4)",
             "server.trusted_proxies: is a list, such as `[\"one\", \"two\"]` (line 5)",
             "server.require_origin: is `true` or `false`, not `yes` (line 6)",
-            "server.client: is `0.9`, which the engine `socketioxide` does not serve (line 7)",
+            "server.client: is `0.9`, which no engine of this version serves; its file alone is \
+             there, as /socket.io/v0.9/socket.io.js (line 7)",
             "server.ping_interval: is a time with its unit, such as `10s`, `500ms` or `2m`, not \
              `10` (line 8)",
         ],
@@ -337,7 +338,8 @@ fn shards_are_judged_one_by_one_and_together() {
 fn limits_fit_each_other() {
     let limits = good("[limits]\noutbox_bytes = '64KiB'\nmax_connections = 0\n").limits;
     assert_eq!((limits.outbox_bytes, limits.max_item_bytes), (65_536, 32_768));
-    assert_eq!(limits.max_connections, None);
+    assert_eq!((limits.max_connections, limits.max_pending), (None, Some(10_000)));
+    assert_eq!(good("[limits]\nmax_pending = 0\n").limits.max_pending, None);
     assert_eq!(good("[mirror]\nmax_bytes = '1MiB'").mirror.max_feed_bytes, 1 << 20);
     check(
         "[limits]\noutbox_bytes = 1024\nmax_item_bytes = '1KiB'\nmax_connections = -1\n\

@@ -29,17 +29,19 @@ use tracing::debug;
 
 use crate::{
     outbox::{CloseReason, Mailbox, Outbox, mailbox},
-    socket::{
-        Accept, Connection, Full, Inbound, Inbox, Protocol, Settings,
-        guard::{Admitted, Engine},
-        mojibake,
-        transport::Transport,
-    },
+    socket::{Accept, Connection, Full, Inbound, Inbox, Protocol, Settings, mojibake},
 };
 
 mod carrier;
+mod front;
+mod refusal;
+mod transport;
+mod window;
 
 use carrier::Carrier;
+pub use front::Front;
+use front::{Admitted, Engine};
+use transport::Transport;
 
 /// How many packets the engine itself keeps for a client; the rest waits in the mailbox.
 const BUFFERED_PACKETS: usize = 64;
@@ -72,7 +74,7 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 type Client = Arc<Socket<LocalAdapter>>;
 
 /// Makes an engine of its own; a gateway has one.
-pub fn engine(settings: &Settings, accept: Accept) -> Engine {
+pub fn front(settings: &Settings, accept: Accept) -> Front {
     let (service, io) = SocketIo::builder()
         .req_path("/socket.io")
         .ping_interval(settings.ping_interval.unwrap_or(PING_INTERVAL))
@@ -102,7 +104,7 @@ pub fn engine(settings: &Settings, accept: Accept) -> Engine {
     let service = ServiceExt::<Request>::map_response(service, |response| response.map(Body::new));
     let engine = Engine::new(service);
     shared.engine.get_or_init(|| engine.clone());
-    engine
+    Front::new(engine)
 }
 
 struct Shared {

@@ -116,6 +116,7 @@ struct State {
 const OPEN: u8 = 0;
 const CUT: u8 = 1;
 const STALLED: u8 = 2;
+const GONE: u8 = 3;
 
 impl Switch {
     /// Ends the connection: whoever reads or writes gets an error at once.
@@ -127,6 +128,12 @@ impl Switch {
     #[must_use]
     pub fn has_stalled(&self) -> bool {
         self.0.is.load(Ordering::Acquire) == STALLED
+    }
+
+    /// Tells whether nothing more is written to the connection.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.is.load(Ordering::Acquire) != OPEN
     }
 
     /// Returns how many bytes were written to the connection so far.
@@ -157,18 +164,34 @@ pub struct Stream {
     stall: Duration,
     /// Runs while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
-    switch: Switch,
+    switch: Gone,
+}
+
+/// A connection's switch; dropped with it.
+#[derive(Debug)]
+struct Gone(Switch);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.turn(GONE);
+    }
 }
 
 impl Stream {
     fn new(tcp: TcpStream, stall: Duration) -> Self {
-        Self { tcp, stall, deadline: None, switch: Switch::default() }
+        Self { tcp, stall, deadline: None, switch: Gone(Switch::default()) }
+    }
+
+    /// Gives the connection up to who looks after it alone.
+    #[must_use]
+    pub fn into_tcp(self) -> TcpStream {
+        self.tcp
     }
 
     /// Tells who is at its other end, for requests to carry.
     #[must_use]
     pub fn peer(&self, addr: SocketAddr) -> Peer {
-        Peer { addr, switch: self.switch.clone() }
+        Peer { addr, switch: self.switch.0.clone() }
     }
 
     fn write(
@@ -176,14 +199,14 @@ impl Stream {
         cx: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        self.switch.0.writer.register(cx.waker());
-        if let Some(error) = self.switch.error() {
+        self.switch.0.0.writer.register(cx.waker());
+        if let Some(error) = self.switch.0.error() {
             return Poll::Ready(Err(error));
         }
         if let Poll::Ready(written) = write(Pin::new(&mut self.tcp), cx) {
             self.deadline = None;
             let bytes = *written.as_ref().unwrap_or(&0) as u64;
-            self.switch.0.written.fetch_add(bytes, Ordering::Relaxed);
+            self.switch.0.0.written.fetch_add(bytes, Ordering::Relaxed);
             return Poll::Ready(written);
         }
         let stall = self.stall;
@@ -192,8 +215,8 @@ impl Stream {
             return Poll::Pending;
         }
         // The reader must hear of it too: engines notice the end of a connection there.
-        self.switch.turn(STALLED);
-        Poll::Ready(Err(self.switch.error().expect("the switch was just turned")))
+        self.switch.0.turn(STALLED);
+        Poll::Ready(Err(self.switch.0.error().expect("the switch was just turned")))
     }
 }
 
@@ -203,8 +226,8 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.switch.0.reader.register(cx.waker());
-        match self.switch.error() {
+        self.switch.0.0.reader.register(cx.waker());
+        match self.switch.0.error() {
             Some(error) => Poll::Ready(Err(error)),
             None => Pin::new(&mut self.tcp).poll_read(cx, buffer),
         }
@@ -259,7 +282,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_does_not_read_loses_its_connection_for_reader_and_writer() {
         let (stream, _client) = pair(Duration::from_millis(200)).await;
-        let switch = stream.switch.clone();
+        let switch = stream.switch.0.clone();
         let (mut reader, mut writer) = tokio::io::split(stream);
         let reader = tokio::spawn(async move { reader.read(&mut [0; 8]).await });
         let bytes = vec![0; 64 << 20];
@@ -279,13 +302,13 @@ mod tests {
             read += client.read(&mut buffer).await.unwrap();
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(!writer.await.unwrap().unwrap().switch.has_stalled());
+        assert!(!writer.await.unwrap().unwrap().switch.0.has_stalled());
     }
 
     #[tokio::test]
     async fn a_cut_wakes_whoever_waits() {
         let (mut stream, mut client) = pair(Duration::from_secs(60)).await;
-        let switch = stream.switch.clone();
+        let switch = stream.switch.0.clone();
         let reader = tokio::spawn(async move { stream.read(&mut [0; 8]).await });
         tokio::task::yield_now().await;
         switch.cut();

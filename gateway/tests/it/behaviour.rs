@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     clients::{Client, Herd},
-    stage::{ENGINES, Guest, Stage, settings},
+    stage::{ENGINES, Guest, Stage, settings_of},
 };
 
 mod basics;
@@ -49,11 +49,11 @@ struct Scene {
 
 impl Scene {
     fn settings(&self) -> Settings {
-        settings(self.engine)
+        settings_of(self.engine)
     }
 
     async fn stage(&self) -> Stage {
-        Stage::start(self.engine).await
+        Stage::start_of(self.engine).await
     }
 
     /// Opens a client of the cell's generation and transport, with a cookie of ann's.
@@ -142,6 +142,11 @@ async fn is_as_expected(engine: EngineKind) {
     let wanted = std::env::var("CELLS").unwrap_or_default();
     let surprises = surprises(engine, &wanted).await;
     assert!(surprises.is_empty(), "{} cells\n{}", surprises.len(), surprises.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pneumatic_does_what_is_expected_of_it() {
+    is_as_expected(EngineKind::Pneumatic).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ use gateway::{
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::stage::{Stage, Websocket, each_engine, eventually, settings};
+use crate::stage::{Stage, Websocket, each_engine, eventually, settings_of};
 
 each_engine! {
     a_transport_without_its_client_is_closed_unless_it_joins_again,
@@ -32,11 +32,10 @@ each_engine! {
     a_client_that_never_joins_is_closed,
     resume_and_protocol_reach_the_inside,
     a_session_store_that_is_away_is_no_refusal,
-    the_client_library_is_served_and_may_be_kept,
 }
 
 async fn a_transport_without_its_client_is_closed_unless_it_joins_again(engine: EngineKind) {
-    let mut stage = Stage::start(engine).await;
+    let mut stage = Stage::start_of(engine).await;
     let mut leaves = joined(&stage).await;
     let guest = stage.guest().await;
     leaves.send(Message::text("41")).await.unwrap();
@@ -52,7 +51,7 @@ async fn a_transport_without_its_client_is_closed_unless_it_joins_again(engine: 
 }
 
 async fn a_refused_browser_of_the_old_kind_reads_the_binary_framing(engine: EngineKind) {
-    let stage = Stage::start(engine).await;
+    let stage = Stage::start_of(engine).await;
     let path = "/socket.io/?EIO=2&transport=polling";
     let open = stage.get(path, &[]).await;
     assert_eq!(open.header("content-type"), Some("application/octet-stream"));
@@ -65,7 +64,7 @@ async fn a_refused_browser_of_the_old_kind_reads_the_binary_framing(engine: Engi
 }
 
 async fn a_wrong_origin_is_refused_before_the_cookie_is_looked_at(engine: EngineKind) {
-    let stage = Stage::start(engine).await;
+    let stage = Stage::start_of(engine).await;
     let path = "/socket.io/?EIO=4&transport=polling&demo_user=ann";
     let refused = stage.get(path, &["Origin: https://evil.net"]).await;
     assert_eq!(refused.status, 403);
@@ -95,7 +94,7 @@ async fn a_wrong_origin_is_refused_before_the_cookie_is_looked_at(engine: Engine
 }
 
 async fn what_no_engine_understands_is_refused_clearly(engine: EngineKind) {
-    let stage = Stage::start(engine).await;
+    let stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     let check = async |start: &str, code: u8| {
         let answer = stage.request(start, &[], b"").await;
@@ -114,7 +113,7 @@ async fn what_no_engine_understands_is_refused_clearly(engine: EngineKind) {
 }
 
 async fn both_spellings_of_the_path_lead_to_the_same_engine(engine: EngineKind) {
-    let stage = Stage::start(engine).await;
+    let stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     let first = stage.get(&path, &[]).await.text();
     assert!(first.starts_with("40{"), "{first}");
@@ -126,7 +125,7 @@ async fn both_spellings_of_the_path_lead_to_the_same_engine(engine: EngineKind) 
 }
 
 async fn a_poll_that_waits_is_answered_when_its_client_is_closed(engine: EngineKind) {
-    let mut stage = Stage::start(engine).await;
+    let mut stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     stage.get(&path, &[]).await;
     let guest = stage.guest().await;
@@ -165,7 +164,7 @@ async fn read_until(socket: &mut Websocket, start: &str) -> Option<String> {
 async fn a_polling_client_that_polls_no_more_is_closed_when_its_events_wait_too_long(
     engine: EngineKind,
 ) {
-    let mut stage = Stage::start(engine).await;
+    let mut stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     stage.get(&path, &[]).await;
     let guest = stage.guest().await;
@@ -183,7 +182,7 @@ async fn heartbeats_pass_while_more_waits_than_a_slow_reader_takes(engine: Engin
         stall: Duration::from_secs(5),
         ping_interval: Some(Duration::from_millis(100)),
         ping_timeout: Some(Duration::from_secs(10)),
-        ..settings(engine)
+        ..settings_of(engine)
     })
     .await;
     let mut slow = joined(&stage).await;
@@ -211,7 +210,7 @@ async fn heartbeats_pass_while_more_waits_than_a_slow_reader_takes(engine: Engin
 }
 
 async fn too_large_a_message_ends_its_client(engine: EngineKind) {
-    let mut stage = Stage::start(engine).await;
+    let mut stage = Stage::start_of(engine).await;
     let mut socket = joined(&stage).await;
     let guest = stage.guest().await;
     let large = format!("42[\"echo\",\"{}\"]", "x".repeat(70 << 10));
@@ -232,7 +231,7 @@ async fn too_large_a_message_ends_its_client(engine: EngineKind) {
 }
 
 async fn more_events_than_the_queue_holds_close_their_client(engine: EngineKind) {
-    let mut stage = Stage::start(engine).await;
+    let mut stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     let guest = stage.guest().await;
     let many = vec![r#"42["echo",1]"#; 8_000].join("\u{1e}");
@@ -242,7 +241,7 @@ async fn more_events_than_the_queue_holds_close_their_client(engine: EngineKind)
 }
 
 async fn malformed_packets_harm_nobody(engine: EngineKind) {
-    let mut stage = Stage::start(engine).await;
+    let mut stage = Stage::start_of(engine).await;
     let mut good = joined(&stage).await;
     stage.guest().await;
     for text in [
@@ -301,7 +300,7 @@ async fn malformed_packets_harm_nobody(engine: EngineKind) {
 }
 
 async fn a_client_that_never_joins_is_closed(engine: EngineKind) {
-    let stage = Stage::start(engine).await;
+    let stage = Stage::start_of(engine).await;
     let mut socket = stage.websocket("EIO=4&demo_user=ann").await;
     let began = Instant::now();
     assert_eq!(read_until(&mut socket, "40").await, None);
@@ -309,7 +308,7 @@ async fn a_client_that_never_joins_is_closed(engine: EngineKind) {
 }
 
 async fn resume_and_protocol_reach_the_inside(engine: EngineKind) {
-    let mut stage = Stage::start(engine).await;
+    let mut stage = Stage::start_of(engine).await;
     let mut asks = stage.websocket("EIO=4&demo_user=ann&resume=1").await;
     asks.send(Message::text("40")).await.unwrap();
     let guest = stage.guest().await;
@@ -331,7 +330,7 @@ async fn a_session_store_that_is_away_is_no_refusal(engine: EngineKind) {
         prefix: "sess:".to_owned(),
         pointers: Pointers { user: "/user/id".to_owned(), teams: "/user/teams".to_owned() },
     });
-    let stage = Stage::start_for(&settings(engine), authenticator.unwrap()).await;
+    let stage = Stage::start_for(&settings_of(engine), authenticator.unwrap()).await;
     let cookie = "Cookie: connect.sid=s%3A0GvUS-m.x.w0vBu9PK0jYPUZ6TaKXRAAH2MxXuj9DcPV%2BqDvd3LbA";
     let path = "/socket.io/?EIO=4&transport=polling";
     let began = Instant::now();
@@ -340,17 +339,4 @@ async fn a_session_store_that_is_away_is_no_refusal(engine: EngineKind) {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     // A cookie that nobody signed is refused without the store.
     assert_eq!(stage.get(path, &["Cookie: connect.sid=s%3Ax.y"]).await.status, 200);
-}
-
-async fn the_client_library_is_served_and_may_be_kept(engine: EngineKind) {
-    let stage = Stage::start(engine).await;
-    for file in ["socket.io.js", "socket.io.min.js", "socket.io.js.map"] {
-        let path = format!("/socket.io/{file}");
-        let answer = stage.get(&path, &[]).await;
-        assert_eq!(answer.status, 200, "{file}: {}", answer.text());
-        assert!(answer.body.len() > 10_000);
-        let etag = format!("If-None-Match: {}", answer.header("etag").unwrap());
-        assert_eq!(stage.get(&path, &[&etag]).await.status, 304);
-    }
-    assert_eq!(stage.get("/socket.io/other.js", &[]).await.status, 404);
 }

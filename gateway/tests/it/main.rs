@@ -2,7 +2,9 @@
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
+mod admission;
 mod behaviour;
+mod bundles;
 mod clients;
 mod collapse;
 mod engine;

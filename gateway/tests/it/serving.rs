@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::stage::{PATIENCE, Stage, each_engine, eventually, settings};
+use crate::stage::{PATIENCE, Stage, each_engine, eventually, settings_of};
 
 each_engine! {
     a_connection_that_asks_for_nothing_is_closed,
@@ -26,7 +26,7 @@ each_engine! {
 const SILENCE: Duration = Duration::from_secs(1);
 
 async fn stage(engine: EngineKind) -> Stage {
-    Stage::start_with(&Settings { connect_timeout: SILENCE, ..settings(engine) }).await
+    Stage::start_with(&Settings { connect_timeout: SILENCE, ..settings_of(engine) }).await
 }
 
 /// Opens a connection, says something, and tells what came back until its end, and when that was.

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     clients::Herd,
-    stage::{ENGINES, Stage, settings},
+    stage::{Stage, settings},
 };
 
 /// A Redis of its own, with nothing in it.
@@ -78,7 +78,7 @@ async fn stage(port: u16) -> Stage {
         prefix: "sess:".to_owned(),
         pointers: Pointers { user: "/user/id".to_owned(), teams: "/user/teams".to_owned() },
     });
-    Stage::start_for(&settings(ENGINES[0]), authenticator.unwrap()).await
+    Stage::start_for(&settings(), authenticator.unwrap()).await
 }
 
 async fn handshake(stage: &Stage, id: &str) -> u16 {

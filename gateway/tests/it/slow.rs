@@ -27,7 +27,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::{
     clients::Herd,
     collapse::{self, Items, apply},
-    stage::{Stage, Websocket, each_engine, eventually, settings},
+    stage::{Stage, Websocket, each_engine, eventually, settings_of},
 };
 
 each_engine! {
@@ -45,7 +45,7 @@ fn small(engine: EngineKind) -> Settings {
         outbox_bytes: 64 << 10,
         ping_interval: Some(Duration::from_millis(300)),
         ping_timeout: Some(Duration::from_secs(8)),
-        ..settings(engine)
+        ..settings_of(engine)
     }
 }
 
@@ -322,7 +322,7 @@ async fn a_slow_reader_whose_session_ends_is_not_given_its_snapshot_first(engine
 }
 
 async fn a_single_event_that_no_poll_asks_for_closes_its_client(engine: EngineKind) {
-    let mut stage = Stage::start(engine).await;
+    let mut stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     stage.get(&path, &[]).await;
     let guest = stage.guest().await;

@@ -30,11 +30,18 @@ use tokio::{io::AsyncWriteExt, net::TcpListener, sync::mpsc, time::timeout};
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The engines that there are.
-pub const ENGINES: [EngineKind; 1] = [EngineKind::Socketioxide];
+pub const ENGINES: [EngineKind; 2] = [EngineKind::Pneumatic, EngineKind::Socketioxide];
 
 /// Makes a test of each of these functions for each engine.
 macro_rules! each_engine {
     ($($name:ident),* $(,)?) => {
+        mod pneumatic {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(gateway::socket::EngineKind::Pneumatic).await;
+            })*
+        }
+
         mod socketioxide {
             $(#[tokio::test]
             async fn $name() {
@@ -46,7 +53,12 @@ macro_rules! each_engine {
 pub(crate) use each_engine;
 
 /// The settings of a test's engine: quick where a test must wait.
-pub fn settings(engine: EngineKind) -> Settings {
+pub fn settings() -> Settings {
+    settings_of(ENGINES[0])
+}
+
+/// The same for one of the engines.
+pub fn settings_of(engine: EngineKind) -> Settings {
     Settings {
         engine,
         node: "g1".to_owned(),
@@ -58,6 +70,7 @@ pub fn settings(engine: EngineKind) -> Settings {
         outbox_bytes: 1 << 20,
         ping_interval: None,
         ping_timeout: None,
+        drain: Drain::default(),
         client: bundle::Generation::Four,
     }
 }
@@ -89,8 +102,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub async fn start(engine: EngineKind) -> Self {
-        Self::start_with(&settings(engine)).await
+    pub async fn start() -> Self {
+        Self::start_of(ENGINES[0]).await
+    }
+
+    pub async fn start_of(engine: EngineKind) -> Self {
+        Self::start_with(&settings_of(engine)).await
     }
 
     pub async fn start_with(settings: &Settings) -> Self {
@@ -132,7 +149,7 @@ impl Stage {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = tcp.local_addr().unwrap();
         let listener = stall::Listener::new(tcp, settings.stall);
-        let drain = Drain::default();
+        let drain = settings.drain.clone();
         serve::start(listener, router, stall::Stream::peer, settings.connect_timeout, &drain);
         Self { addr, handshakes, guests, seen, drain }
     }

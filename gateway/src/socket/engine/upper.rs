@@ -47,6 +47,47 @@ pub enum Down {
     Close(Option<CloseReason>),
 }
 
+/// How a session has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Its client has left.
+    Left,
+    /// It was closed from inside, or because its client takes nothing in.
+    Closed(CloseReason),
+    /// No sign of life came in time.
+    Silent,
+    /// Its client broke the protocol, in this way.
+    Fault(&'static str),
+}
+
+impl Ended {
+    /// Tells it from what [`Down::Close`] says.
+    #[must_use]
+    pub const fn of(reason: Option<CloseReason>) -> Self {
+        match reason {
+            Some(reason) => Self::Closed(reason),
+            None => Self::Left,
+        }
+    }
+
+    /// Returns the name used as a metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Closed(reason) => reason.label(),
+            Self::Silent => "ping_timeout",
+            Self::Fault(_) => "bad_input",
+        }
+    }
+}
+
+impl From<Fault> for Ended {
+    fn from(Fault(kind): Fault) -> Self {
+        Self::Fault(kind)
+    }
+}
+
 /// What runs over one engine.io session: socket.io, or the echo of a test suite.
 ///
 /// Dropping it says that the client has left.

@@ -17,12 +17,12 @@ use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 use tracing::debug;
 
-use super::{Client, Link, Shared, UPGRADE_TIMEOUT};
+use super::{Client, Link, Shared, UPGRADE_TIMEOUT, transport::Transport, window::Window};
 use crate::{
     hub::frame::Format,
     metrics,
     outbox::{CloseReason, Mailbox, Outgoing},
-    socket::{Protocol, transport::Transport, window::Window},
+    socket::Protocol,
 };
 
 /// How many of them are ours; the others are for heartbeats, which end a client whose buffer has
@@ -80,7 +80,7 @@ impl Carrier {
         let has_left = self.link.left.is_cancelled();
         self.link.leave();
         self.transport.leave(self.joined);
-        metrics::disconnected(reason);
+        metrics::disconnected(reason.map_or("left", CloseReason::label));
         debug!(reason = reason.map_or("left", CloseReason::label), "Client is gone.");
         if has_left {
             let lingers = self.link.lingers.load(Ordering::Acquire);

@@ -16,33 +16,16 @@ use crate::{
     metrics::{self, Connected},
     socket::{
         Protocol,
+        guard::Kind,
         stall::{Peer, Switch},
     },
 };
-
-/// Which transport a request uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Requests that wait for something to say.
-    Polling,
-    /// A websocket.
-    Websocket,
-}
-
-impl Kind {
-    pub(super) const fn label(self) -> &'static str {
-        match self {
-            Self::Polling => "polling",
-            Self::Websocket => "websocket",
-        }
-    }
-}
 
 /// What carries one client, from its handshake until the engine forgets it.
 ///
 /// The engine keeps it with the first request, so that it lives exactly as long as the session.
 #[derive(Debug)]
-pub struct Transport {
+pub(super) struct Transport {
     sid: OnceLock<Box<str>>,
     /// Cancelled when the client was closed from inside.
     pub(super) closed: CancellationToken,
@@ -51,7 +34,7 @@ pub struct Transport {
     joined: AtomicU32,
     all: Arc<Transports>,
     /// Free again when the client is forgotten.
-    _place: Place,
+    place: Place,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +61,7 @@ impl Transport {
             carrier: Mutex::default(),
             joined: AtomicU32::new(0),
             all,
-            _place: place,
+            place,
         }
     }
 
@@ -113,7 +96,8 @@ impl Transport {
     }
 
     /// Counts the client as connected; returns how often it has joined.
-    pub fn join(&self, protocol: Protocol) -> u32 {
+    pub(super) fn join(&self, protocol: Protocol) -> u32 {
+        self.place.joined();
         let mut carrier = self.carrier();
         let kind = carrier.websocket.as_ref().map_or(Kind::Polling, |_| Kind::Websocket);
         carrier.connected = Some((protocol, metrics::connected(protocol, kind.label())));
@@ -121,7 +105,7 @@ impl Transport {
     }
 
     /// Counts the client as gone, unless it has joined again since.
-    pub fn leave(&self, joined: u32) {
+    pub(super) fn leave(&self, joined: u32) {
         if self.is_last(joined) {
             self.carrier().connected = None;
         }
@@ -129,12 +113,12 @@ impl Transport {
 
     /// Tells whether this is the last time that the client joined.
     #[must_use]
-    pub fn is_last(&self, joined: u32) -> bool {
+    pub(super) fn is_last(&self, joined: u32) -> bool {
         self.joined.load(Ordering::Relaxed) == joined
     }
 
     /// Closes the transport as a broken network would: every generation comes back by itself.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.closed.cancel();
         if let Some(switch) = &self.carrier().websocket {
             switch.cut();
@@ -143,13 +127,13 @@ impl Transport {
 
     /// Tells whether a websocket carries the client, or is about to.
     #[must_use]
-    pub fn has_websocket(&self) -> bool {
+    pub(super) fn has_websocket(&self) -> bool {
         self.carrier().websocket.is_some()
     }
 
     /// Returns how many bytes went out to the client, if they are counted.
     #[must_use]
-    pub fn gone(&self) -> Option<u64> {
+    pub(super) fn gone(&self) -> Option<u64> {
         let carrier = self.carrier();
         let written = carrier.websocket.as_ref().map_or(0, |switch| switch.written());
         let left = |(switch, end): &(Switch, u64)| end.saturating_sub(switch.written());
@@ -159,13 +143,13 @@ impl Transport {
 
     /// Returns how large the last answer to a poll was.
     #[must_use]
-    pub fn last_answer(&self) -> u64 {
+    pub(super) fn last_answer(&self) -> u64 {
         self.carrier().last_answer
     }
 
     /// Tells whether the client let bytes wait for too long.
     #[must_use]
-    pub fn has_stalled(&self) -> bool {
+    pub(super) fn has_stalled(&self) -> bool {
         let carrier = self.carrier();
         let answer = carrier.answer.as_ref().map(|(switch, _)| switch);
         carrier.websocket.as_ref().or(answer).is_some_and(Switch::has_stalled)

@@ -11,7 +11,7 @@ const BYTES: u64 = 128 << 10;
 
 /// What was given to an engine and is still on its way.
 #[derive(Debug)]
-pub struct Window {
+pub(super) struct Window {
     packets: usize,
     given: u64,
     /// Where each packet on its way ends, in bytes since the beginning, and how many bytes of
@@ -22,7 +22,7 @@ pub struct Window {
 impl Window {
     /// Makes a window of so many packets.
     #[must_use]
-    pub const fn new(packets: usize) -> Self {
+    pub(super) const fn new(packets: usize) -> Self {
         Self { packets, given: 0, ends: VecDeque::new() }
     }
 
@@ -30,7 +30,7 @@ impl Window {
     ///
     /// What goes out besides packets makes the count run ahead; it is set right whenever nothing
     /// is on its way.
-    pub fn advance(&mut self, gone: u64) -> usize {
+    pub(super) fn advance(&mut self, gone: u64) -> usize {
         let mut snapshots = 0;
         while let Some((_, bytes)) = self.ends.pop_front_if(|(end, _)| *end <= gone) {
             snapshots += bytes;
@@ -43,25 +43,25 @@ impl Window {
 
     /// Tells whether another packet may follow, now that so many bytes have gone out.
     #[must_use]
-    pub fn has_room(&self, gone: u64) -> bool {
+    pub(super) fn has_room(&self, gone: u64) -> bool {
         self.ends.len() < self.packets && self.given.saturating_sub(gone) < BYTES
     }
 
     /// Tells whether nothing is on its way.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
     /// Tells whether a snapshot is on its way.
     #[must_use]
-    pub fn has_snapshot(&self) -> bool {
+    pub(super) fn has_snapshot(&self) -> bool {
         self.ends.iter().any(|(_, snapshot)| *snapshot > 0)
     }
 
     /// Notes that a packet was given, which takes at least so many bytes on the wire, so many of
     /// them a snapshot's.
-    pub fn give(&mut self, bytes: usize, snapshot: usize) {
+    pub(super) fn give(&mut self, bytes: usize, snapshot: usize) {
         self.given += bytes as u64;
         self.ends.push_back((self.given, snapshot));
     }

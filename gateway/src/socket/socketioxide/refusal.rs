@@ -49,7 +49,7 @@ const MESSAGE_BYTES: usize = 64 << 10;
 
 /// The little sessions of refused clients.
 #[derive(Debug)]
-pub struct Refusals {
+pub(super) struct Refusals {
     /// Held for a look or a change. The oldest go when there are too many.
     polling: Mutex<LruCache<Box<str>, Refused>>,
     websockets: Arc<Semaphore>,
@@ -156,12 +156,12 @@ fn new_sid() -> String {
 impl Refusals {
     /// Tells whether a sid was made here.
     #[must_use]
-    pub fn owns(sid: &str) -> bool {
+    pub(super) fn owns(sid: &str) -> bool {
         sid.starts_with(PREFIX)
     }
 
     /// Answers the handshake of a polling client.
-    pub fn open(&self, protocol: Protocol, b64: bool) -> Response {
+    pub(super) fn open(&self, protocol: Protocol, b64: bool) -> Response {
         let sid = new_sid();
         let framing = Framing::of(protocol, b64);
         let refused = Refused { framing, is_told: false };
@@ -170,7 +170,7 @@ impl Refusals {
     }
 
     /// Answers what a refused polling client asks or says next.
-    pub async fn answer(&self, sid: &str, is_post: bool) -> Response {
+    pub(super) async fn answer(&self, sid: &str, is_post: bool) -> Response {
         let refused = {
             let mut polling = self.lock();
             let Some(refused) = polling.get_mut(sid) else {
@@ -196,7 +196,7 @@ impl Refusals {
     }
 
     /// Answers the handshake of a websocket client and serves it to its end.
-    pub fn websocket(&self, protocol: Protocol, upgrade: OnUpgrade, key: &[u8]) -> Response {
+    pub(super) fn websocket(&self, protocol: Protocol, upgrade: OnUpgrade, key: &[u8]) -> Response {
         let Ok(permit) = self.websockets.clone().try_acquire_owned() else {
             return guard::busy();
         };
