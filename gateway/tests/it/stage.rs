@@ -245,6 +245,13 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// Tells whether a poll was told that its session is over, in either of the ways that make a
+    /// client come back: a close packet, or a session that is unknown.
+    pub fn says_closed(&self) -> bool {
+        (self.status, self.text().as_str()) == (200, "1")
+            || self.status == 400 && self.text().contains("Session ID unknown")
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
