@@ -115,6 +115,16 @@ impl Protocol {
     }
 }
 
+/// Reads `resume` from the JSON text that a client joined with.
+fn asks_to_resume(auth: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Auth {
+        resume: serde_json::Value,
+    }
+    let auth = serde_json::from_str::<Auth>(auth);
+    auth.is_ok_and(|auth| auth.resume == 1 || auth.resume == "1" || auth.resume == true)
+}
+
 /// What takes over a new connection; called by an engine, must not block.
 pub type Accept = Arc<dyn Fn(Connection) -> Box<dyn Inbox> + Send + Sync>;
 
@@ -214,4 +224,16 @@ pub fn router(settings: &Settings, authenticator: Arc<Authenticator>, accept: Ac
         .route("/socket.io/", any(serve))
         .with_state(door)
         .merge(bundle::router(settings.client))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resume_is_read_from_the_auth_payload() {
+        assert!(asks_to_resume(r#"{"resume":1}"#) && asks_to_resume(r#"{"resume":true,"x":1}"#));
+        assert!(!asks_to_resume(r#"{"resume":0}"#) && !asks_to_resume("{}"));
+        assert!(!asks_to_resume("nonsense"));
+    }
 }
