@@ -76,7 +76,9 @@ fn section(text: &mut String, engine: EngineKind) {
         for way in ways() {
             let _ = match expected(engine, behaviour.name, way) {
                 Expected::Pass => write!(text, " | ✓"),
-                Expected::Fail(reason) => write!(text, " | ✗ {}", place(&mut failures, reason) + 1),
+                Expected::Fail { reason, .. } => {
+                    write!(text, " | ✗ {}", place(&mut failures, reason) + 1)
+                }
                 Expected::NotPossible(reason) => {
                     let letter = b"abcdefghijklmnopqrstuvwxyz"[place(&mut gaps, reason)] as char;
                     write!(text, " | – {letter}")

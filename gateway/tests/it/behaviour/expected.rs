@@ -11,8 +11,11 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
     Pass,
-    /// It is played, and has to fail.
-    Fail(&'static str),
+    /// It is played, and has to fail with one of these seen.
+    Fail {
+        reason: &'static str,
+        seen: &'static [&'static str],
+    },
     /// There is nothing to play.
     NotPossible(&'static str),
 }
@@ -72,46 +75,58 @@ const RULES: &[Rule] = &[
         engine: SOCKETIOXIDE,
         behaviours: &["silent probe", "probe closed at once", "probe closed when answered"],
         of: |way| way.transport == Upgrade,
-        expected: Expected::Fail(
-            "A probe that fails, or is given up after ten seconds, ends the polling session; the \
-             client comes back, probes again, and so on.",
-        ),
+        expected: Expected::Fail {
+            reason: "A probe that fails, or is given up after ten seconds, ends the polling \
+                     session; the client comes back, probes again, and so on.",
+            seen: &["mailbox is closed", "no event came", "handshakes"],
+        },
     },
     Rule {
         engine: SOCKETIOXIDE,
         behaviours: &["heartbeats"],
         of: |way| !way.is_eio3(),
-        expected: Expected::Fail("3.x and 4.x are asked for the first time at once."),
+        expected: Expected::Fail {
+            reason: "3.x and 4.x are asked for the first time at once.",
+            seen: &["ping 1 came after"],
+        },
     },
     Rule {
         engine: SOCKETIOXIDE,
         behaviours: &["overlapping polls"],
         of: |way| way.transport == Polling,
-        expected: Expected::Fail("A second poll ends the session."),
+        expected: Expected::Fail {
+            reason: "A second poll ends the session.",
+            seen: &["mailbox is closed", "no event came"],
+        },
     },
     Rule {
         engine: SOCKETIOXIDE,
         behaviours: &["60 kB"],
         of: |way| way.version < "2" && way.transport == Polling,
-        expected: Expected::Fail(
-            "What 1.x encodes twice is measured as it comes, so that 60 kB that are not ASCII \
-             are too much for `limits.max_message_bytes`.",
-        ),
+        expected: Expected::Fail {
+            reason: "What 1.x encodes twice is measured as it comes, so that 60 kB that are not \
+                     ASCII are too much for `limits.max_message_bytes`.",
+            seen: &["answer to echo: no ack came"],
+        },
     },
     Rule {
         engine: SOCKETIOXIDE,
         behaviours: &["unknown namespace"],
         of: Way::is_eio3,
-        expected: Expected::Fail("1.x and 2.x hear an object where they expect a text."),
+        expected: Expected::Fail {
+            reason: "1.x and 2.x hear an object where they expect a text.",
+            seen: &[r#"{"message":"Invalid namespace"}"#],
+        },
     },
     Rule {
         engine: SOCKETIOXIDE,
         behaviours: &["namespace with query"],
         of: Way::is_eio3,
-        expected: Expected::Fail(
-            "The query is taken for a part of the name, and the page is never told that it is \
-             refused.",
-        ),
+        expected: Expected::Fail {
+            reason: "The query is taken for a part of the name, and the page is never told that \
+                     it is refused.",
+            seen: &["no error came after"],
+        },
     },
 ];
 

@@ -76,7 +76,7 @@ pub struct Behaviour {
 
 macro_rules! behaviours {
     ($($name:literal, $promise:literal, $play:path;)*) => {
-        /// Every behaviour; those that take longest come first, to be over with the others.
+        /// Every behaviour; those that take longest are the last, and are played first.
         pub const BEHAVIOURS: &[Behaviour] = &[$(
             Behaviour { name: $name, promise: $promise, play: |scene| cell($play(scene)) },
         )*];
@@ -84,50 +84,6 @@ macro_rules! behaviours {
 }
 
 behaviours! {
-    "silent probe",
-    "A websocket is opened for the upgrade and nothing passes through it: polling goes on \
-     beyond the engine's patience, not faster than before, and nothing is lost.",
-    upgrades::silent;
-    "probe closed at once",
-    "The websocket of the upgrade is closed when it has just been opened: polling goes on \
-     and nothing is lost.",
-    upgrades::closed;
-    "probe closed when answered",
-    "It is closed when the probe has been answered, and the client never hears the answer: \
-     polling goes on and nothing is lost.",
-    upgrades::unanswered;
-    "heartbeats",
-    "1.x and 2.x ask and are answered; 3.x and 4.x are asked, for the first time after the \
-     interval; either way the connection outlives several intervals.",
-    roads::heartbeats;
-    "stalled reader",
-    "A client that reads no more is closed within `limits.stall` and a heartbeat, and comes \
-     back when it reads again; another one loses nothing meanwhile.",
-    roads::stalled;
-    "refusal",
-    "Without a session: `error` (1.x, 2.x) or `connect_error` with `unauthorized`, and no \
-     second handshake.",
-    basics::refusal;
-    "session end",
-    "When its session ends the transport is closed; it comes back once, is refused, and \
-     stays away.",
-    endings::session_end;
-    "closed for good",
-    "`disconnect` says `io server disconnect`, and there is no second handshake.",
-    endings::for_good;
-    "server drain",
-    "The transport is closed without a DISCONNECT packet, and the client comes back by \
-     itself.",
-    endings::drain;
-    "closed during upgrade",
-    "Closed in the middle of its upgrade, it comes back by itself.",
-    endings::during_upgrade;
-    "full mailbox",
-    "A client for which too much waits is closed, and comes back by itself.",
-    endings::full_mailbox;
-    "client leaves",
-    "`disconnect()` ends the session at once.",
-    endings::leaves;
     "connect with cookie",
     "The cookie of the first request is the client's identity; there is one handshake, and \
      the last transport is the one that was asked for.",
@@ -135,6 +91,17 @@ behaviours! {
     "initial",
     "It comes once, as the first event, with one argument.",
     basics::initial;
+    "refusal",
+    "Without a session: `error` (1.x, 2.x) or `connect_error` with `unauthorized`, and no \
+     second handshake.",
+    basics::refusal;
+    "unknown namespace",
+    "It is refused in the generation's own form, and `/` beside it works on.",
+    basics::unknown_namespace;
+    "namespace with query",
+    "A query behind `/` reaches the handshake; an unknown namespace with a query is refused \
+     like one without.",
+    basics::namespace_with_query;
     "events",
     "`publish`, `change`, `retract`, `position` and `reset` come as they are, each with one \
      argument.",
@@ -162,6 +129,10 @@ behaviours! {
     "order",
     "Two hundred events one way, five hundred the other: none is lost or out of order.",
     messages::order;
+    "heartbeats",
+    "1.x and 2.x ask and are answered; 3.x and 4.x are asked, for the first time after the \
+     interval; either way the connection outlives several intervals.",
+    roads::heartbeats;
     "60 messages during an upgrade",
     "60 messages each way while the transport changes come once each and in order.",
     upgrades::sixty;
@@ -172,19 +143,48 @@ behaviours! {
     "A second poll while the first one waits: the newer one is answered, and nothing is \
      lost.",
     roads::overlapping;
-    "unknown namespace",
-    "It is refused in the generation's own form, and `/` beside it works on.",
-    basics::unknown_namespace;
-    "namespace with query",
-    "A query behind `/` reaches the handshake; an unknown namespace with a query is refused \
-     like one without.",
-    basics::namespace_with_query;
-    "state recovery declined",
-    "A client that asks for its state by what another server gave it gets a new session: \
-     `recovered` is not true, and no handler gets an argument more.",
-    returning::recovery;
+    "client leaves",
+    "`disconnect()` ends the session at once.",
+    endings::leaves;
+    "closed for good",
+    "`disconnect` says `io server disconnect`, and there is no second handshake.",
+    endings::for_good;
+    "full mailbox",
+    "A client for which too much waits is closed, and comes back by itself.",
+    endings::full_mailbox;
+    "session end",
+    "When its session ends the transport is closed; it comes back once, is refused, and \
+     stays away.",
+    endings::session_end;
+    "server drain",
+    "The transport is closed without a DISCONNECT packet, and the client comes back by \
+     itself.",
+    endings::drain;
+    "closed during upgrade",
+    "Closed in the middle of its upgrade, it comes back by itself.",
+    endings::during_upgrade;
     "resume through capsule.js",
     "A whole gateway: it comes back with what it holds, and is told what changed and \
      nothing else.",
     returning::capsule;
+    "state recovery declined",
+    "A client that asks for its state by what another server gave it gets a new session: \
+     `recovered` is not true, and no handler gets an argument more.",
+    returning::recovery;
+    "stalled reader",
+    "A client that reads no more is closed within `limits.stall` and a heartbeat, and comes \
+     back when it reads again; another one loses nothing meanwhile.",
+    roads::stalled;
+    "probe closed at once",
+    "The websocket of the upgrade is closed when it has just been opened: polling goes on \
+     and nothing is lost.",
+    upgrades::closed;
+    "probe closed when answered",
+    "It is closed when the probe has been answered, and the client never hears the answer: \
+     polling goes on and nothing is lost.",
+    upgrades::unanswered;
+    "silent probe",
+    "A websocket is opened for the upgrade and nothing passes through it: polling goes on \
+     beyond the engine's patience, not faster than before, and nothing is lost.",
+    upgrades::silent;
 }
