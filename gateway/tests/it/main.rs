@@ -15,4 +15,3 @@ mod sessions;
 mod slow;
 mod stage;
 mod stories;
-mod wire;

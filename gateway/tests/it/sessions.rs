@@ -90,6 +90,7 @@ async fn handshake(stage: &Stage, id: &str) -> u16 {
     if answer.status != 200 {
         return answer.status;
     }
+<<<<<<< HEAD
     // A refusal looks like a session until it asks for the namespace.
     let open: Value = serde_json::from_str(&answer.text()[1..]).unwrap();
     let path = format!("{path}&sid={}", open["sid"].as_str().unwrap());
@@ -99,6 +100,13 @@ async fn handshake(stage: &Stage, id: &str) -> u16 {
         text if text.starts_with("40{") => 200,
         other => panic!("{other}"),
     }
+=======
+    // Who is refused hears it when it joins.
+    let open: Value = serde_json::from_str(&answer.text()[1..]).unwrap();
+    let path = format!("{path}&sid={}", open["sid"].as_str().unwrap());
+    stage.post(&path, "40").await;
+    if stage.get(&path, &[]).await.text().contains("unauthorized") { 401 } else { 200 }
+>>>>>>> main
 }
 
 #[tokio::test]

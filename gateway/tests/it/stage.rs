@@ -60,7 +60,11 @@ pub fn settings() -> Settings {
 /// The same for one of the engines.
 pub fn settings_of(engine: EngineKind) -> Settings {
     Settings {
+<<<<<<< HEAD
         engine,
+=======
+        engine: EngineKind::Pneumatic,
+>>>>>>> main
         node: "g1".to_owned(),
         admission: Admission::new(Bounds::default()),
         origins: Origins::new(["https://app.example.com".to_owned()], false),

@@ -99,7 +99,8 @@ class Client {
       this.returns = false;
       this.say({ t: 'connect', id: socket.id, recovered: socket.recovered });
       const { engine } = manager;
-      this.say({ t: 'transport', name: engine.transport.name });
+      // The id on the wire, which from 3.x on is not the socket's.
+      this.say({ t: 'transport', name: engine.transport.name, sid: engine.id });
       engine.on('upgrade', (transport) => this.say({ t: 'transport', name: transport.name }));
     });
     socket.on('ask', (value, answer) => {

@@ -59,6 +59,15 @@ const READ: usize = 16 << 10;
 /// How long the end of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Codes of a close frame (RFC 6455, 7.4.1): all is said.
+const NORMAL: u16 = 1000;
+
+/// This side goes away, or gives its peer up.
+const GOING_AWAY: u16 = 1001;
+
+/// The peer broke the protocol.
+const PROTOCOL_ERROR: u16 = 1002;
+
 thread_local! {
     /// What was read, until it is decoded: one for all sockets of a thread.
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
@@ -138,6 +147,14 @@ impl Websocket {
         let websocket = Self::new(sessions, stage, query.protocol, query.b64, upgrade);
         let tracker = &sessions.options().drain.tracker;
         sessions.hold(|| drop(task.set(tracker.spawn(websocket).abort_handle())));
+    }
+
+    /// Opens a websocket and closes it.
+    pub(super) fn turn_away(sessions: &Sessions, query: Query<'_>, upgrade: Upgrade) {
+        let stage = Stage::Farewell(now() + FAREWELL);
+        let mut websocket = Self::new(sessions, stage, query.protocol, query.b64, upgrade);
+        websocket.out.first(Opcode::Close, &NORMAL.to_be_bytes());
+        sessions.options().drain.tracker.spawn(websocket);
     }
 
     fn new(
@@ -496,12 +513,12 @@ fn fault(bad: BadPayload) -> Ended {
     Ended::Fault(bad.label())
 }
 
-/// Returns the code of a close frame (RFC 6455, 7.4.1).
+/// Returns the code of a close frame.
 const fn code(ended: Ended) -> u16 {
     match ended {
-        Ended::Left => 1000,
-        Ended::Closed(_) | Ended::Silent => 1001,
-        Ended::Fault(_) => 1002,
+        Ended::Left => NORMAL,
+        Ended::Closed(_) | Ended::Silent => GOING_AWAY,
+        Ended::Fault(_) => PROTOCOL_ERROR,
     }
 }
 

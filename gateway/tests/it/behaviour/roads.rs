@@ -18,7 +18,7 @@ pub async fn heartbeats(scene: Scene) -> Result<()> {
     let interval = Duration::from_millis(1_000);
     let settings = Settings {
         ping_interval: Some(interval),
-        ping_timeout: Some(interval),
+        ping_timeout: Some(5 * interval),
         ..scene.settings()
     };
     let mut stage = Stage::start_with(&settings).await;
