@@ -15,3 +15,4 @@ mod sessions;
 mod slow;
 mod stage;
 mod stories;
+mod wire;
