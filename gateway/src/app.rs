@@ -6,6 +6,7 @@ use axum::Router;
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shard_router::{router::Router as Feeds, topology::Topology};
+use tokio::runtime::Handle;
 use tracing::{error, warn};
 use uuid::Uuid;
 
@@ -167,6 +168,7 @@ impl Core {
             tree: tree.clone(),
             allow: allow.clone(),
             shards: topology.shards.iter().map(|shard| shard.name.clone()).collect(),
+            recheck: config.session.recheck,
         };
         let ears = Ears { rpc: rpc.clone(), control: inbox, drain: drain.clone() };
         let live = Live::start(settings, feeds.clone(), ears, &drain.tracker, drain.end.clone());
@@ -195,14 +197,15 @@ impl Core {
             auth,
             allow,
             tree,
-            recheck: config.session.recheck,
             max_subscriptions: config.limits.max_subscriptions,
             messages_per_second: config.limits.messages_per_second,
+            inbound_queue: INBOUND,
             tracker: drain.tracker.clone(),
+            runtime: Handle::current(),
             end: drain.end.clone(),
         });
         let accept: socket::Accept =
-            Arc::new(move |connection| session::accept(connection, &parts, INBOUND));
+            Arc::new(move |connection| session::accept(connection, parts.clone()));
         let admin = admin::router(Admin {
             feeds,
             control,

@@ -4,11 +4,19 @@
 //! its snapshot and enters its rooms in one step of this task, so that nothing is missed
 //! between the two and nothing comes twice. The task never waits for a client or a shard.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use shard_router::{router::Router, topology::Topology};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -24,6 +32,7 @@ mod client;
 mod links;
 mod passing;
 mod resume;
+mod rounds;
 mod state;
 mod topology;
 mod view;
@@ -43,6 +52,8 @@ pub struct Settings {
     pub allow: Arc<Allow>,
     /// The logical names of the shards, in the router's order.
     pub shards: Vec<String>,
+    /// How often each client's session is looked at again.
+    pub recheck: Duration,
 }
 
 /// What the live state hears besides feeds; called in its task, must not block.
@@ -57,6 +68,14 @@ pub trait Listener: Send + 'static {
     fn deaf(&self, is_deaf: bool);
 }
 
+/// What a client's session is told by the live state; called in its task, must not block.
+pub trait Attendant: fmt::Debug + Send + Sync {
+    /// The session is to be looked at again; `fresh` allows no answer older than this.
+    fn look(self: Arc<Self>, fresh: bool);
+    /// A client that resumes had as long as it may to say what it holds.
+    fn late(self: Arc<Self>);
+}
+
 /// Commands that wait for the task.
 const COMMANDS: usize = 1_024;
 
@@ -64,6 +83,7 @@ const COMMANDS: usize = 1_024;
 #[derive(Debug, Clone)]
 pub struct Live {
     commands: mpsc::Sender<Command>,
+    next_client: Arc<AtomicU64>,
 }
 
 /// The live state has stopped, as it does when the gateway does.
@@ -96,11 +116,11 @@ pub struct Inspected {
 #[derive(Debug)]
 enum Command {
     Join {
+        client: ClientId,
         session: Session,
         outbox: Outbox,
-        refresh: Arc<Notify>,
+        attendant: Arc<dyn Attendant>,
         resumes: bool,
-        reply: oneshot::Sender<ClientId>,
     },
     Resume {
         client: ClientId,
@@ -149,7 +169,7 @@ enum Command {
 }
 
 impl Live {
-    /// Starts the live state; it ends when `drain` is cancelled.
+    /// Starts the live state; when `drain` is cancelled it closes whoever is left, and ends.
     #[must_use]
     pub fn start(
         settings: Settings,
@@ -161,25 +181,33 @@ impl Live {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let state = State::new(settings, router, Box::new(listener), tracker.clone());
         tracker.spawn(state.run(inbox, drain));
-        Self { commands }
+        Self { commands, next_client: Arc::default() }
+    }
+
+    /// Returns a number for a client that is to join.
+    #[must_use]
+    pub fn next_client(&self) -> ClientId {
+        ClientId(self.next_client.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Takes a client in: it gets `initial` and hears its rooms from then on.
     ///
-    /// One that `resumes` is told nothing before [`Live::resume`].
-    /// `refresh` is notified when its session is to be looked at again.
+    /// One that `resumes` is told nothing before [`Live::resume`]. Its attendant is told when
+    /// that takes too long, and when its session is to be looked at again: now and then, and
+    /// whenever something is said about it behind this call.
     ///
     /// # Errors
     ///
     /// Returns [`Stopped`].
     pub async fn join(
         &self,
+        client: ClientId,
         session: Session,
         outbox: Outbox,
-        refresh: Arc<Notify>,
+        attendant: Arc<dyn Attendant>,
         resumes: bool,
-    ) -> Result<ClientId, Stopped> {
-        self.ask(|reply| Command::Join { session, outbox, refresh, resumes, reply }).await
+    ) -> Result<(), Stopped> {
+        self.tell(Command::Join { client, session, outbox, attendant, resumes }).await
     }
 
     /// Tells a client what it lacks of what it says it holds; `initial` where it holds nothing.
@@ -197,7 +225,7 @@ impl Live {
         claims: Claims,
         call: Option<u64>,
         most: usize,
-    ) -> Result<Vec<String>, Stopped> {
+    ) -> Result<Vec<Arc<str>>, Stopped> {
         self.ask(|reply| {
             let asked = Asked { claims, call, reply };
             Command::Resume { client, most, asked }
@@ -230,10 +258,10 @@ impl Live {
     pub async fn subscribe(
         &self,
         client: ClientId,
-        feed: &str,
+        feed: Arc<str>,
         call: Option<u64>,
     ) -> Result<(), Stopped> {
-        self.tell(Command::Subscribe { client, feed: feed.into(), call }).await
+        self.tell(Command::Subscribe { client, feed, call }).await
     }
 
     /// Lets a client hear a feed by its name no longer; `false` if it did not.
@@ -290,7 +318,7 @@ impl Live {
         self.ask(|reply| Command::Inspect { user, reply }).await
     }
 
-    /// Closes every client.
+    /// Closes every client, and whoever joins from now on.
     ///
     /// # Errors
     ///

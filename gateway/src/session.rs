@@ -1,23 +1,15 @@
 //! One client's life: joins, asks, is looked at again, leaves.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 use shard_router::feed::names;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{runtime::Handle, task::coop};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
     auth::{AuthError, Authenticator},
-    hub::ClientId,
     identity::{Identity, SessionId},
     limits::Rate,
     live::{Live, Stopped},
@@ -25,12 +17,14 @@ use crate::{
     outbox::{CloseReason, Outbox},
     protocol::{self, CallError, Claims, ClientMessage, Edit},
     rpc::{Rpc, edit},
-    socket::{Connection, Full, Inbound, Inbox},
+    socket::{Connection, Inbound, Inbox},
     tree::{Allow, Tree},
 };
 
-/// How long a client that asked to resume may take to say what it holds.
-const RESUME_WITHIN: Duration = Duration::from_secs(5);
+mod desk;
+
+use desk::{Desk, Look, OpenCall, Seat, Task};
+
 /// Calls of one client that may be open at once.
 const OPEN_CALLS: usize = 64;
 
@@ -47,126 +41,124 @@ pub struct Parts {
     pub allow: Arc<Allow>,
     /// What hangs where, and who may edit it.
     pub tree: Arc<Tree>,
-    /// How often a session is looked at again.
-    pub recheck: Duration,
     /// How many feeds one client may hear by name.
     pub max_subscriptions: Option<usize>,
     /// How many messages one client may send in a second.
     pub messages_per_second: Option<u32>,
-    /// Who waits for the calls that are open.
+    /// How many messages of one client may wait to be looked at.
+    pub inbound_queue: usize,
+    /// Who waits for sessions at work and for the calls that are open.
     pub tracker: TaskTracker,
-    /// Cancelled when the gateway has closed its clients; who came in between goes as well.
+    /// Where they run.
+    pub runtime: Handle,
+    /// Cancelled when the gateway has closed its clients.
     pub end: CancellationToken,
 }
 
-/// One client's session.
-struct Session {
-    parts: Arc<Parts>,
-    client: ClientId,
+/// What a session keeps while nothing is done for it.
+struct Notes {
     id: SessionId,
     identity: Identity,
-    outbox: Outbox,
-    open: Arc<AtomicUsize>,
-    subscriptions: std::collections::HashSet<String>,
+    subscriptions: BTreeSet<Arc<str>>,
     /// Whether it is still to say what it holds, and has no state before it does.
     awaits_resume: bool,
-    /// For each feed, the end of the edit that was asked for last.
-    edits: HashMap<String, oneshot::Receiver<()>>,
     rate: Rate,
 }
 
-/// Hands a client's messages to its session.
-struct Sender(mpsc::Sender<Inbound>);
-
-impl Inbox for Sender {
-    fn event(&self, event: Inbound) -> Result<(), Full> {
-        match self.0.try_send(event) {
-            Err(mpsc::error::TrySendError::Full(_)) => Err(Full),
-            _ => Ok(()),
-        }
-    }
+/// One client's session while something is done for it.
+struct Session {
+    desk: Arc<Desk>,
+    notes: Notes,
 }
 
-/// Takes a client over; its session runs until it has left or the gateway stops.
-#[must_use]
-pub fn accept(connection: Connection, parts: &Arc<Parts>, inbound: usize) -> Box<dyn Inbox> {
-    let (sender, inbound) = mpsc::channel(inbound);
-    parts.tracker.spawn(run(connection, inbound, parts.clone()));
-    Box::new(Sender(sender))
-}
-
-async fn run(connection: Connection, inbound: mpsc::Receiver<Inbound>, parts: Arc<Parts>) {
+/// Takes a client in; what is returned takes in what it says, and drops when it leaves.
+pub fn accept(connection: Connection, parts: Arc<Parts>) -> Box<dyn Inbox> {
     let Connection { session, outbox, resume, .. } = connection;
-    let refresh = Arc::new(Notify::new());
-    let joined = parts.live.join(session.clone(), outbox.clone(), refresh.clone(), resume).await;
-    let Ok(client) = joined else { return outbox.close(CloseReason::Draining) };
-    let session = Session {
-        client,
-        id: session.id,
-        identity: session.identity,
-        outbox,
-        open: Arc::default(),
-        subscriptions: Default::default(),
+    let client = parts.live.next_client();
+    let notes = Notes {
+        id: session.id.clone(),
+        identity: session.identity.clone(),
+        subscriptions: BTreeSet::new(),
         awaits_resume: resume,
-        edits: HashMap::new(),
         rate: Rate::new(parts.messages_per_second),
-        parts: parts.clone(),
     };
-    // A stopping gateway closes everybody anyway.
-    let _ = session.serve(inbound, refresh).await;
-    parts.live.leave(client).await;
+    let desk = Arc::new(Desk::new(parts, client, outbox));
+    let Parts { tracker, runtime, .. } = &*desk.parts;
+    let begin = Session { desk: desk.clone(), notes }.begin(session);
+    tracker.spawn_on(begin, runtime);
+    Box::new(Seat(desk))
 }
 
 impl Session {
-    async fn serve(
-        mut self,
-        mut inbound: mpsc::Receiver<Inbound>,
-        refresh: Arc<Notify>,
-    ) -> Result<(), Stopped> {
-        let end = self.parts.end.clone();
-        // Spread evenly, so that a restart does not make all sessions be looked at in one moment.
-        let first = self.parts.recheck.mul_f64(rand::random_range(0.0..1.0));
-        let mut recheck =
-            tokio::time::interval_at(tokio::time::Instant::now() + first, self.parts.recheck);
-        recheck.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // A message about the session may have come between its look-up and the join, when
-        // there was nobody here to hear it; it made what was kept of the session be forgotten.
-        self.look_again(false).await?;
-        let late = tokio::time::sleep(RESUME_WITHIN);
-        tokio::pin!(late);
-        loop {
-            tokio::select! {
-                message = inbound.recv() => match message {
-                    Some(message) => self.on_message(message).await?,
-                    None => return Ok(()),
-                },
-                () = &mut late, if self.awaits_resume => {
-                    self.resume(Claims::default(), None).await?;
-                }
-                () = refresh.notified() => self.look_again(true).await?,
-                _ = recheck.tick() => self.look_again(false).await?,
-                () = end.cancelled() => {
-                    self.outbox.close(CloseReason::Draining);
-                    return Ok(());
-                }
-            }
+    /// Joins, and does what came meanwhile.
+    async fn begin(mut self, session: crate::identity::Session) {
+        let Desk { parts, client, outbox, .. } = &*self.desk;
+        let resumes = self.notes.awaits_resume;
+        let joined = parts.live.join(*client, session, outbox.clone(), self.desk.clone(), resumes);
+        let began = match joined.await {
+            // A message about the session may have come between its look-up and the join, when
+            // there was nobody here to hear it; it made what was kept of the session be
+            // forgotten.
+            Ok(()) => self.look_again(Look::Usual).await,
+            Err(stopped) => Err(stopped),
+        };
+        match began {
+            Ok(()) => self.work().await,
+            Err(Stopped) => self.stop(),
         }
     }
 
-    async fn look_again(&mut self, fresh: bool) -> Result<(), Stopped> {
-        match self.parts.auth.recheck(&self.id, fresh).await {
-            Ok(identity) if identity.user != self.identity.user => {
-                self.outbox.close(CloseReason::SessionEnded)
+    /// Does what there is to be done, and rests.
+    async fn work(mut self) {
+        loop {
+            let Some((notes, task)) = self.desk.next(self.notes) else { return };
+            self.notes = notes;
+            let done = match task {
+                Task::Message(message) => self.on_message(message).await,
+                Task::Late if self.notes.awaits_resume => {
+                    self.resume(Claims::default(), None).await
+                }
+                Task::Late => Ok(()),
+                Task::Look(look) => self.look_again(look).await,
+                Task::Leave => {
+                    self.desk.end();
+                    return self.desk.parts.live.leave(self.desk.client).await;
+                }
+            };
+            if done == Err(Stopped) {
+                return self.stop();
             }
-            Ok(identity) if identity == self.identity => {}
+            // Who talks without a pause must not keep others waiting.
+            coop::consume_budget().await;
+        }
+    }
+
+    /// Ends with the gateway.
+    fn stop(self) {
+        self.desk.outbox.close(CloseReason::Draining);
+        self.desk.end();
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.desk.parts
+    }
+
+    async fn look_again(&mut self, look: Look) -> Result<(), Stopped> {
+        let Self { desk, notes } = self;
+        match desk.parts.auth.recheck(&notes.id, look == Look::Fresh).await {
+            Ok(identity) if identity.user != notes.identity.user => {
+                desk.outbox.close(CloseReason::SessionEnded)
+            }
+            Ok(identity) if identity == notes.identity => {}
             Ok(identity) => {
-                self.identity = identity.clone();
-                self.subscriptions.retain(|feed| self.parts.allow.may(&identity, feed));
-                self.parts.live.identity(self.client, identity).await?;
+                notes.identity = identity.clone();
+                notes.subscriptions.retain(|feed| desk.parts.allow.may(&identity, feed));
+                desk.parts.live.identity(desk.client, identity).await?;
             }
             Err(AuthError::Unauthorized(reason)) => {
-                debug!(user = %self.identity.user, %reason, "Session has ended; closing its socket.");
-                self.outbox.close(CloseReason::SessionEnded);
+                let user = &notes.identity.user;
+                debug!(%user, %reason, "Session has ended; closing its socket.");
+                desk.outbox.close(CloseReason::SessionEnded);
             }
             // A store that cannot answer says nothing about a session.
             Err(AuthError::StoreAway(reason)) => debug!(%reason, "Session could not be looked at."),
@@ -176,7 +168,7 @@ impl Session {
 
     async fn on_message(&mut self, message: Inbound) -> Result<(), Stopped> {
         let Inbound { name, args, attachments, call } = message;
-        if !self.rate.take() {
+        if !self.notes.rate.take() {
             self.answer(call, Err(CallError::TooMany("too many messages in a second".to_owned())));
             return Ok(());
         }
@@ -184,7 +176,7 @@ impl Session {
             self.answer(call, Err(CallError::bad("binary arguments are not taken")));
             return Ok(());
         }
-        let message = match protocol::read(&name, &args, |name| self.parts.rpc.is_job(name)) {
+        let message = match protocol::read(&name, &args, |name| self.parts().rpc.is_job(name)) {
             Ok(message) => message,
             Err(error) => {
                 self.answer(call, Err(error));
@@ -194,7 +186,7 @@ impl Session {
         match message {
             ClientMessage::Subscribe(feed) => self.subscribe(feed, call).await?,
             ClientMessage::Unsubscribe(feed) => self.unsubscribe(feed, call).await?,
-            ClientMessage::Resume(claims) if self.awaits_resume => {
+            ClientMessage::Resume(claims) if self.notes.awaits_resume => {
                 self.resume(claims, call).await?;
             }
             ClientMessage::Resume(_) => {
@@ -203,8 +195,9 @@ impl Session {
             }
             ClientMessage::Edit(edit) => self.edit(edit, call),
             ClientMessage::Job { name, data } => {
-                let (rpc, identity) = (self.parts.rpc.clone(), self.identity.clone());
-                self.open(call, async move { rpc.job(&name, data, &identity).await });
+                let Some(open) = self.may_open(call) else { return Ok(()) };
+                let (rpc, identity) = (self.parts().rpc.clone(), self.notes.identity.clone());
+                self.carry_out(open, call, async move { rpc.job(&name, data, &identity).await });
             }
         }
         Ok(())
@@ -212,40 +205,45 @@ impl Session {
 
     /// Gets the client what it lacks of what it holds.
     async fn resume(&mut self, claims: Claims, call: Option<u64>) -> Result<(), Stopped> {
-        self.awaits_resume = false;
-        let held = self.subscriptions.len();
+        let Self { desk, notes } = self;
+        notes.awaits_resume = false;
+        let held = notes.subscriptions.len();
         let most =
-            self.parts.max_subscriptions.map_or(usize::MAX, |most| most.saturating_sub(held));
-        let subscribed = self.parts.live.resume(self.client, claims, call, most).await?;
-        self.subscriptions.extend(subscribed);
+            desk.parts.max_subscriptions.map_or(usize::MAX, |most| most.saturating_sub(held));
+        let subscribed = desk.parts.live.resume(desk.client, claims, call, most).await?;
+        notes.subscriptions.extend(subscribed);
         Ok(())
     }
 
     async fn subscribe(&mut self, feed: String, call: Option<u64>) -> Result<(), Stopped> {
-        if let Err(error) = names::check_feed(&feed) {
-            self.answer(call, Err(CallError::bad(error.to_string())));
+        let Self { desk, notes } = self;
+        let refused = match names::check_feed(&feed) {
+            Err(error) => Some(CallError::bad(error.to_string())),
+            Ok(()) if !desk.parts.allow.may(&notes.identity, &feed) => {
+                Some(CallError::Forbidden("you may not hear this feed".to_owned()))
+            }
+            Ok(()) => None,
+        };
+        if let Some(error) = refused {
+            self.answer(call, Err(error));
             return Ok(());
         }
-        if !self.parts.allow.may(&self.identity, &feed) {
-            self.answer(call, Err(CallError::Forbidden("you may not hear this feed".to_owned())));
-            return Ok(());
-        }
-        let is_new = !self.subscriptions.contains(&feed);
-        if is_new
-            && self.parts.max_subscriptions.is_some_and(|most| self.subscriptions.len() >= most)
-        {
+        let is_new = !notes.subscriptions.contains(feed.as_str());
+        let most = desk.parts.max_subscriptions;
+        if is_new && most.is_some_and(|most| notes.subscriptions.len() >= most) {
             self.answer(call, Err(CallError::TooMany("too many subscriptions".to_owned())));
             return Ok(());
         }
         metrics::call(200);
-        self.parts.live.subscribe(self.client, &feed, call).await?;
-        self.subscriptions.insert(feed);
+        let feed: Arc<str> = feed.into();
+        desk.parts.live.subscribe(desk.client, feed.clone(), call).await?;
+        notes.subscriptions.insert(feed);
         Ok(())
     }
 
     async fn unsubscribe(&mut self, feed: String, call: Option<u64>) -> Result<(), Stopped> {
-        self.subscriptions.remove(&feed);
-        let answer = match self.parts.live.unsubscribe(self.client, &feed).await? {
+        self.notes.subscriptions.remove(feed.as_str());
+        let answer = match self.parts().live.unsubscribe(self.desk.client, &feed).await? {
             true => Ok(json!({ "code": 200 })),
             false => Err(CallError::Unknown("you do not hear this feed by its name".to_owned())),
         };
@@ -255,20 +253,15 @@ impl Session {
 
     /// Puts an edit behind the one before it of the same feed, so that they keep their order.
     fn edit(&mut self, edit: Edit, call: Option<u64>) {
-        if let Err(error) = edit::may(&self.parts.tree, &edit, &self.identity) {
+        if let Err(error) = edit::may(&self.parts().tree, &edit, &self.notes.identity) {
             return self.answer(call, Err(error));
         }
         // One that is refused must not stand between others.
-        if self.is_full() {
-            return self.answer(call, Err(too_many_open()));
-        }
-        self.edits
-            .retain(|_, before| before.try_recv() == Err(oneshot::error::TryRecvError::Empty));
-        let (done, turn) = oneshot::channel();
-        let before = self.edits.insert(edit.feed.clone(), turn);
-        let (rpc, identity) = (self.parts.rpc.clone(), self.identity.clone());
-        let (live, client) = (self.parts.live.clone(), self.client);
-        self.open(call, async move {
+        let Some(open) = self.may_open(call) else { return };
+        let (before, done) = open.turn(&edit.feed);
+        let (rpc, identity) = (self.parts().rpc.clone(), self.notes.identity.clone());
+        let (live, client) = (self.parts().live.clone(), self.desk.client);
+        self.carry_out(open, call, async move {
             // It is known when the client has its state. The session does not wait for that:
             // a client that comes back sends what it kept before it says what it holds.
             let sees = live.sees(client, &edit.feed).await;
@@ -286,38 +279,35 @@ impl Session {
         });
     }
 
-    /// Carries a call out beside the session and answers it; one too many is refused.
-    fn open(
+    /// Opens a call; one too many is refused.
+    fn may_open(&self, call: Option<u64>) -> Option<OpenCall> {
+        let open = self.desk.open_call();
+        if open.is_none() {
+            self.answer(call, Err(CallError::TooMany("too many calls are open".to_owned())));
+        }
+        open
+    }
+
+    /// Carries a call out beside the session and answers it.
+    fn carry_out(
         &self,
+        open: OpenCall,
         call: Option<u64>,
         work: impl Future<Output = Result<Value, CallError>> + Send + 'static,
     ) {
-        if self.is_full() {
-            return self.answer(call, Err(too_many_open()));
-        }
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let (open, outbox) = (self.open.clone(), self.outbox.clone());
-        let end = self.parts.end.clone();
-        self.parts.tracker.spawn(async move {
+        let outbox = self.desk.outbox.clone();
+        let end = self.parts().end.clone();
+        self.parts().tracker.spawn(async move {
             // The client of a gateway that ends is closed already, and its job stays queued.
             let Some(answered) = end.run_until_cancelled(work).await else { return };
-            open.fetch_sub(1, Ordering::Relaxed);
+            drop(open);
             answer(&outbox, call, answered);
         });
     }
 
-    /// Tells whether no further call may be opened; calls are opened by this task alone.
-    fn is_full(&self) -> bool {
-        self.open.load(Ordering::Relaxed) >= OPEN_CALLS
-    }
-
     fn answer(&self, call: Option<u64>, answered: Result<Value, CallError>) {
-        answer(&self.outbox, call, answered);
+        answer(&self.desk.outbox, call, answered);
     }
-}
-
-fn too_many_open() -> CallError {
-    CallError::TooMany("too many calls are open".to_owned())
 }
 
 fn answer(outbox: &Outbox, call: Option<u64>, answered: Result<Value, CallError>) {

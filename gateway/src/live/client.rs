@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use tokio::sync::Notify;
-
 use super::{
-    Command, Inspected, Target,
+    Attendant, Command, Inspected, Target,
     state::State,
     view::{Need, Owner, PATIENCE, TEAMS, View},
     waiting::{Pending, Until, What},
@@ -15,10 +13,10 @@ use crate::{
         ClientId, Room,
         frame::{Format, Frame},
     },
-    identity::{Identity, SessionId, TeamId},
+    identity::{Identity, Session, SessionId, TeamId},
     metrics,
     mirror::keeper::item_version,
-    outbox::Outbox,
+    outbox::{CloseReason, Outbox},
     protocol::{self, CallError},
     snapshot,
 };
@@ -29,7 +27,7 @@ pub(super) struct Client {
     pub(super) outbox: Outbox,
     session: SessionId,
     pub(super) identity: Identity,
-    refresh: Arc<Notify>,
+    attendant: Arc<dyn Attendant>,
     /// Whether it has its state, and hears its rooms.
     pub(super) joined: bool,
     /// Teams whose rooms it hears.
@@ -42,14 +40,17 @@ impl State {
     pub(super) fn command(&mut self, command: Command) {
         // Whoever asked may be gone by the time of the answer.
         match command {
-            Command::Join { session, outbox, refresh, resumes, reply } => {
-                self.next_client += 1;
-                let client = ClientId(self.next_client);
-                self.join(client, session.id, session.identity, outbox, refresh);
-                if !resumes {
-                    self.wait(client, What::Initial);
+            Command::Join { client, session, outbox, attendant, resumes } => {
+                if let Some(reason) = self.closing {
+                    outbox.close(reason);
                 }
-                let _ = reply.send(client);
+                self.join(client, session, outbox, attendant);
+                let now = Instant::now();
+                self.rounds.add(client);
+                match resumes {
+                    true => self.rounds.expect_claims(client, now),
+                    false => self.wait(client, What::Initial),
+                }
             }
             Command::Resume { client, most, asked } => self.resume(client, asked, most),
             Command::Leave(client) => self.leave(client),
@@ -72,10 +73,8 @@ impl State {
             }
             Command::Refresh { target, reply } => {
                 let targets = self.targets(&target);
-                targets
-                    .iter()
-                    .filter_map(|id| self.clients.get(id))
-                    .for_each(|client| client.refresh.notify_one());
+                let attendants = targets.iter().filter_map(|id| self.attendant(*id));
+                attendants.for_each(|attendant| attendant.look(true));
                 let _ = reply.send(targets.len());
             }
             Command::Emit { room, frame } => {
@@ -89,20 +88,43 @@ impl State {
                 let _ = reply.send(self.inspect(&user));
             }
             Command::Topology(topology) => self.topology(topology),
-            Command::CloseAll(reason) => {
-                self.clients.values().for_each(|client| client.outbox.close(reason));
+            Command::CloseAll(reason) => self.close_all(reason),
+        }
+    }
+
+    /// Closes every client, and whoever joins from now on.
+    pub(super) fn close_all(&mut self, reason: CloseReason) {
+        self.closing.get_or_insert(reason);
+        self.clients.values().for_each(|client| client.outbox.close(reason));
+    }
+
+    /// Has those looked at whose turn it is, and tells who is late.
+    pub(super) fn go_round(&mut self, now: Instant) {
+        let clients = &self.clients;
+        for id in self.rounds.due(now, |id| clients.contains_key(&id)) {
+            if let Some(attendant) = self.attendant(id) {
+                attendant.look(false);
             }
         }
+        for id in self.rounds.late(now) {
+            if let Some(attendant) = self.attendant(id) {
+                attendant.late();
+            }
+        }
+    }
+
+    fn attendant(&self, id: ClientId) -> Option<Arc<dyn Attendant>> {
+        Some(self.clients.get(&id)?.attendant.clone())
     }
 
     fn join(
         &mut self,
         id: ClientId,
-        session: SessionId,
-        identity: Identity,
+        session: Session,
         outbox: Outbox,
-        refresh: Arc<Notify>,
+        attendant: Arc<dyn Attendant>,
     ) {
+        let Session { id: session, identity } = session;
         self.acquire(&Owner::User(identity.user.clone()));
         for team in &identity.teams {
             self.acquire(&Owner::Team(team.clone()));
@@ -112,7 +134,7 @@ impl State {
             outbox,
             session,
             identity,
-            refresh,
+            attendant,
             joined: false,
             teams: Vec::new(),
             subscribed: Vec::new(),

@@ -38,7 +38,7 @@ pub(super) struct Asked {
     /// Which call is answered with how many feeds came without and with a `reset`.
     pub(super) call: Option<u64>,
     /// Which feeds the client hears by their names from now on.
-    pub(super) reply: oneshot::Sender<Vec<String>>,
+    pub(super) reply: oneshot::Sender<Vec<Arc<str>>>,
 }
 
 /// One step of the answer, in the order in which the client takes them.
@@ -126,7 +126,7 @@ impl State {
             let _ = outbox.ack(call, Frame::event("ack", json));
         }
         // Whoever asked may be gone.
-        let _ = reply.send(subscribed.iter().map(ToString::to_string).collect());
+        let _ = reply.send(subscribed);
     }
 
     /// Tells a client what it lacks, parents first; returns how many feeds were answered

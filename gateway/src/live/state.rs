@@ -19,6 +19,7 @@ use super::{
     COMMANDS, Command, Listener, Settings,
     client::Client,
     links::{Links, Voice},
+    rounds::Rounds,
     view::{Need, Owner, PlaceId, View},
     waiting::{Until, Waiting},
 };
@@ -33,6 +34,7 @@ use crate::{
         Change, Version,
         keeper::{Answer, Effect, Keeper, Out, item_version},
     },
+    outbox::CloseReason,
     snapshot,
     tree::{Allow, Tree},
 };
@@ -90,7 +92,9 @@ pub(super) struct State {
     pub(super) waiting: Waiting,
     /// The answers to subscriptions, one for all who ask until the feed changes.
     pub(super) acks: HashMap<Arc<str>, Frame>,
-    pub(super) next_client: u64,
+    pub(super) rounds: Rounds,
+    /// Why whoever joins now is closed, once everybody was.
+    pub(super) closing: Option<CloseReason>,
     next_alarm: u64,
 }
 
@@ -129,7 +133,8 @@ impl State {
             anew: HashSet::new(),
             waiting: Waiting::default(),
             acks: HashMap::new(),
-            next_client: 0,
+            rounds: Rounds::new(settings.recheck, Instant::now()),
+            closing: None,
             next_alarm: 0,
         }
     }
@@ -145,7 +150,7 @@ impl State {
         while inbox_open {
             let mut notices = None;
             tokio::select! {
-                () = drain.cancelled() => return,
+                () = drain.cancelled() => break,
                 command = inbox.recv() => match command {
                     Some(command) => self.command(command),
                     None => inbox_open = false,
@@ -164,6 +169,7 @@ impl State {
                     let now = Instant::now();
                     self.keeper.tick(now);
                     self.ring(now);
+                    self.go_round(now);
                     for (shard, count) in self.keeper.subscriptions() {
                         metrics::shard_subscriptions(shard, count);
                     }
@@ -172,6 +178,18 @@ impl State {
             self.settle();
             if let Some(since) = notices {
                 metrics::fanout(since.elapsed());
+            }
+        }
+        self.end(inbox);
+    }
+
+    /// Closes whoever is left, also those who have joined and were not looked at yet.
+    fn end(mut self, mut inbox: mpsc::Receiver<Command>) {
+        inbox.close();
+        self.close_all(CloseReason::Draining);
+        while let Ok(command) = inbox.try_recv() {
+            if let Command::Join { outbox, .. } = command {
+                outbox.close(CloseReason::Draining);
             }
         }
     }

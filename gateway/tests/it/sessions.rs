@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use gateway::auth::{Authenticator, Settings, express::Pointers};
 use hmac::{Hmac, KeyInit, Mac};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -81,9 +81,17 @@ async fn stage(port: u16) -> Stage {
 async fn handshake(stage: &Stage, id: &str) -> u16 {
     let cookie = format!("Cookie: other=1; connect.sid=stale; {}", cookie(id));
     let began = Instant::now();
-    let answer = stage.get("/socket.io/?EIO=4&transport=polling", &[&cookie]).await;
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let answer = stage.get(path, &[&cookie]).await;
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    if answer.text().contains("refused-") { 401 } else { answer.status }
+    if answer.status != 200 {
+        return answer.status;
+    }
+    // Who is refused hears it when it joins.
+    let open: Value = serde_json::from_str(&answer.text()[1..]).unwrap();
+    let path = format!("{path}&sid={}", open["sid"].as_str().unwrap());
+    stage.post(&path, "40").await;
+    if stage.get(&path, &[]).await.text().contains("unauthorized") { 401 } else { 200 }
 }
 
 #[tokio::test]

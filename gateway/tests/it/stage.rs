@@ -39,7 +39,7 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The settings of a test's engine: quick where a test must wait.
 pub fn settings() -> Settings {
     Settings {
-        engine: EngineKind::Socketioxide,
+        engine: EngineKind::Pneumatic,
         node: "g1".to_owned(),
         admission: Admission::new(Bounds::default()),
         origins: Origins::new(["https://app.example.com".to_owned()], false),

@@ -9,6 +9,7 @@ mod control;
 mod edits;
 mod events;
 mod gateway;
+mod idle;
 mod initial;
 mod jobs;
 mod large;

@@ -79,13 +79,13 @@ pub struct SocketIo {
     settings: Arc<Settings>,
     /// Who it is; nobody where it is to be told so.
     session: Option<Session>,
-    /// Free again when it is dropped.
-    place: Place,
     main: Option<Room>,
     /// How many bytes of the main mailbox's snapshots are on their way.
     on_way: usize,
     rest: Option<Box<Rest>>,
     stage: Stage,
+    /// Free again when it is dropped.
+    place: Place,
     protocol: Protocol,
     resume: bool,
 }
@@ -143,7 +143,7 @@ impl SocketIo {
         let stage = Stage::Joining(now() + settings.connect_timeout);
         let (main, rest, on_way) = (None, None, 0);
         let mut socket =
-            Self { settings, session, place, main, on_way, rest, stage, protocol, resume };
+            Self { settings, session, main, on_way, rest, stage, place, protocol, resume };
         match (protocol, is_refused) {
             (Protocol::Eio3, false) => socket.join(MAIN, None, false),
             (Protocol::Eio3, true) => socket.turn_away(MAIN),
@@ -226,6 +226,7 @@ impl SocketIo {
             namespace: namespace.into(),
             auth: auth.map(Box::from),
         };
+        self.place.joined();
         let inbox = (self.settings.accept)(connection);
         let room = Room { mailbox, inbox };
         match namespace {
@@ -233,7 +234,6 @@ impl SocketIo {
             other => self.rest().others.push((other.into(), room)),
         }
         self.stage = Stage::Open;
-        self.place.joined();
         let mut answer = packet::head(Kind::Connect, 0, namespace, None);
         if self.protocol == Protocol::Eio4 {
             let sid = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 15]>());
@@ -462,8 +462,21 @@ impl Upper for SocketIo {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.rooms().all(|room| room.mailbox.has_ended())
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
+        if let Stage::Over(reason) = self.stage {
+            return Poll::Ready(reason);
+        }
+        let closed = self.rooms().find_map(|room| match room.mailbox.poll_closed(cx) {
+            // It is still to be told, in its turn.
+            Poll::Ready(CloseReason::AskedFinally) | Poll::Pending => None,
+            Poll::Ready(reason) => Some(reason),
+        });
+        closed.map_or(Poll::Pending, |reason| Poll::Ready(Some(reason)))
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waits = self.rooms().any(|room| room.mailbox.poll_over(cx).is_pending());
+        if waits { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 

@@ -102,8 +102,12 @@ pub trait Upper: Send {
     /// Takes out what is to be sent next, or wakes the task when there is something.
     ///
     /// After [`Down::Close`] it is not called again. A client that is closed as slow is still
-    /// given the snapshots that were taken out before.
+    /// given the snapshots that were taken out before, see [`Upper::poll_over`].
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Down>;
+
+    /// Tells whether [`Down::Close`] is next, whatever waits, or wakes the task when it is; for
+    /// when nothing more is taken out because too much is on its way.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Option<CloseReason>>;
 
     /// Notes that so many bytes of snapshots ([`Frame::snapshot_bytes`]) have gone out.
     fn let_go(&mut self, snapshots: usize);
@@ -119,6 +123,7 @@ pub trait Upper: Send {
     /// it learns the reason.
     fn close(&mut self, reason: CloseReason);
 
-    /// Tells whether nothing of what is on its way to the client is to be waited for any more.
-    fn is_over(&self) -> bool;
+    /// Tells whether nothing of what is on its way to a client that is closed as slow is to be
+    /// waited for any more, or wakes the task when it is so.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }

@@ -59,6 +59,15 @@ const READ: usize = 16 << 10;
 /// How long the end of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Codes of a close frame (RFC 6455, 7.4.1): all is said.
+const NORMAL: u16 = 1000;
+
+/// This side goes away, or gives its peer up.
+const GOING_AWAY: u16 = 1001;
+
+/// The peer broke the protocol.
+const PROTOCOL_ERROR: u16 = 1002;
+
 thread_local! {
     /// What was read, until it is decoded: one for all sockets of a thread.
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
@@ -140,6 +149,14 @@ impl Websocket {
         sessions.hold(|| drop(task.set(tracker.spawn(websocket).abort_handle())));
     }
 
+    /// Opens a websocket and closes it.
+    pub(super) fn turn_away(sessions: &Sessions, query: Query<'_>, upgrade: Upgrade) {
+        let stage = Stage::Farewell(now() + FAREWELL);
+        let mut websocket = Self::new(sessions, stage, query.protocol, query.b64, upgrade);
+        websocket.out.first(Opcode::Close, &NORMAL.to_be_bytes());
+        sessions.options().drain.tracker.spawn(websocket);
+    }
+
     fn new(
         sessions: &Sessions,
         stage: Stage,
@@ -196,7 +213,7 @@ impl Websocket {
                 }
             };
             let is_written = self.write(cx, now)?;
-            if self.is_slow_to_its_end() {
+            if self.is_slow_to_its_end(cx) {
                 self.end(Ended::Closed(CloseReason::Slow))?;
             } else if !(is_more && is_written) {
                 return self.leave(cx, now);
@@ -359,30 +376,40 @@ impl Websocket {
     /// Takes out what is to be said; tells whether there may be more.
     fn pull(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let Stage::Open(open) = &mut self.stage else { return Ok(false) };
-        while !open.is_slow && self.out.bytes() < BATCH {
+        if open.is_slow {
+            return Ok(false);
+        }
+        let reason = loop {
             let down = match open.first.pop_front() {
                 Some(down) => down,
-                None => match open.life.upper.poll_next(cx) {
+                None if self.out.bytes() < BATCH => match open.life.upper.poll_next(cx) {
                     Poll::Pending => return Ok(false),
                     Poll::Ready(down) => down,
                 },
+                // Nothing more fits, but its end is heard.
+                None => match open.life.upper.poll_closed(cx) {
+                    Poll::Pending => return Ok(true),
+                    Poll::Ready(reason) => break reason,
+                },
             };
             match down {
-                // Cut off in the middle of a large `initial`, it would come back for the same
-                // one, and again; with it, it knows its versions and resumes.
-                Down::Close(Some(CloseReason::Slow)) if self.out.has_snapshot() => {
-                    open.is_slow = true;
-                }
-                Down::Close(reason) => return Err(Ended::of(reason)),
+                Down::Close(reason) => break reason,
                 down => self.out.push(down, self.protocol, self.b64),
             }
+        };
+        // Cut off in the middle of a large `initial`, it would come back for the same one, and
+        // again; with it, it knows its versions and resumes.
+        if reason == Some(CloseReason::Slow) && self.out.has_snapshot() {
+            open.is_slow = true;
+            return Ok(false);
         }
-        Ok(!open.is_slow)
+        Err(Ended::of(reason))
     }
 
-    fn is_slow_to_its_end(&self) -> bool {
-        let Stage::Open(Open { is_slow: true, life, .. }) = &self.stage else { return false };
-        !self.out.has_snapshot() || life.upper.is_over()
+    /// Tells whether a client that is too slow is given nothing more.
+    fn is_slow_to_its_end(&mut self, cx: &mut Context<'_>) -> bool {
+        let Stage::Open(Open { is_slow: true, life, .. }) = &mut self.stage else { return false };
+        !self.out.has_snapshot() || life.upper.poll_over(cx).is_ready()
     }
 
     /// Writes what waits; tells whether all has gone out.
@@ -486,12 +513,12 @@ fn fault(bad: BadPayload) -> Ended {
     Ended::Fault(bad.label())
 }
 
-/// Returns the code of a close frame (RFC 6455, 7.4.1).
+/// Returns the code of a close frame.
 const fn code(ended: Ended) -> u16 {
     match ended {
-        Ended::Left => 1000,
-        Ended::Closed(_) | Ended::Silent => 1001,
-        Ended::Fault(_) => 1002,
+        Ended::Left => NORMAL,
+        Ended::Closed(_) | Ended::Silent => GOING_AWAY,
+        Ended::Fault(_) => PROTOCOL_ERROR,
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use gateway::{
     hub::frame::{Format, Frame},
     outbox::{CloseReason, Mailbox, Outgoing},
-    socket::{Inbound, Inbox},
+    socket::{Full, Inbound, Inbox},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -217,6 +217,13 @@ impl TestClient {
         if let Some(say) = &self.say {
             let _ = say.event(inbound);
         }
+    }
+
+    /// Says something, and tells whether there was room for it.
+    pub fn try_emit(&self, name: &str, data: &Value) -> Result<(), Full> {
+        let args = json!([data]).to_string();
+        let inbound = Inbound { name: name.to_owned(), args, attachments: Vec::new(), call: None };
+        self.say.as_ref().expect("the client is there").event(inbound)
     }
 
     /// Says something that binary data came with.
