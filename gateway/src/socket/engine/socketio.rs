@@ -79,13 +79,13 @@ pub struct SocketIo {
     settings: Arc<Settings>,
     /// Who it is; nobody where it is to be told so.
     session: Option<Session>,
-    /// Free again when it is dropped.
-    place: Place,
     main: Option<Room>,
     /// How many bytes of the main mailbox's snapshots are on their way.
     on_way: usize,
     rest: Option<Box<Rest>>,
     stage: Stage,
+    /// Free again when it is dropped.
+    place: Place,
     protocol: Protocol,
     resume: bool,
 }
@@ -143,7 +143,7 @@ impl SocketIo {
         let stage = Stage::Joining(now() + settings.connect_timeout);
         let (main, rest, on_way) = (None, None, 0);
         let mut socket =
-            Self { settings, session, place, main, on_way, rest, stage, protocol, resume };
+            Self { settings, session, main, on_way, rest, stage, place, protocol, resume };
         match (protocol, is_refused) {
             (Protocol::Eio3, false) => socket.join(MAIN, None, false),
             (Protocol::Eio3, true) => socket.turn_away(MAIN),

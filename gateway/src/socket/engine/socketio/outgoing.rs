@@ -1,9 +1,6 @@
 //! What goes out to a client of socket.io.
 
-use std::{
-    pin::pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
@@ -55,7 +52,7 @@ impl SocketIo {
             Outgoing::Close(reason) => {
                 if let Some(room) = self.room(namespace) {
                     // Another reason may end what a slow client is still given.
-                    let _ = pin!(room.mailbox.is_over()).poll(cx);
+                    let _ = room.mailbox.poll_over(cx);
                 }
                 Down::Close(Some(reason))
             }
