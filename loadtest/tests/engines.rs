@@ -26,7 +26,8 @@ fn plan(measures: &[Measure], engines: &[Engine], protocol: Protocol) -> Plan {
         beside: 16,
         stalled: 4,
         stall: Duration::from_secs(1),
-        heartbeat: Duration::from_secs(2),
+        // Nothing is timed here: this is how long it is waited for.
+        heartbeat: Duration::from_secs(25),
         ramp: 500.0,
         gateway: built_gateway().unwrap(),
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned(),

@@ -23,7 +23,11 @@ const PLACES: [&str; 3] = ["--write", "--gateway", "--json"];
 
 /// What may stand on the command line.
 #[derive(Debug, Parser)]
-#[command(version, about = "Measures both engines of the gateway side by side.")]
+#[command(
+    version,
+    about = "Measures both engines of the gateway side by side.",
+    mut_arg("ramp", |ramp| ramp.default_value("1000"))
+)]
 struct Flags {
     /// How many connections there are at most; the other sizes follow where they are not given
     #[arg(long, short = 'n', default_value_t = 19_000, value_parser = clap::value_parser!(u32).range(20..))]

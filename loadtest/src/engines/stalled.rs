@@ -13,9 +13,11 @@ use crate::{sample, start::Engine};
 
 /// What the socket of one that stands still keeps.
 const KERNEL: u32 = 4 << 10;
-/// Padding of an event, in bytes.
+/// Events that come first, and their padding: more than the sockets of both ends keep.
+const FILL: u32 = 20;
+const FILL_PADDING: usize = 10_000;
+/// Padding of every other event, in bytes.
 const PADDING: usize = 1_000;
-/// From event to event: what a stalled reader's socket keeps is full within a second.
 const PAUSE: Duration = Duration::from_millis(25);
 /// Those who stand still come from addresses of their own.
 const APART: usize = 100_000;
@@ -42,8 +44,12 @@ pub(super) async fn measure(plan: &Plan, engine: Engine) -> Result<Figures, Fail
     let bound = plan.stall + plan.heartbeat;
     let (mut number, mut in_time, mut last) = (0, 0, 2 * bound);
     while began.elapsed() < 2 * bound {
-        stage.router.publish(FEED, Some(&number.to_string()), item(number, PADDING)).await?;
+        let padding = if number < FILL { FILL_PADDING } else { PADDING };
+        stage.router.publish(FEED, Some(&number.to_string()), item(number, padding)).await?;
         number += 1;
+        if number < FILL {
+            continue;
+        }
         sleep(PAUSE).await;
         let gone = all.saturating_sub(served()?).min(plan.stalled);
         if began.elapsed() <= bound {

@@ -24,7 +24,7 @@ const SPACED: u32 = 40;
 const BETWEEN_SPACED: Duration = Duration::from_millis(200);
 /// Padding of an event, in bytes.
 const PADDING: usize = 200;
-/// How long the gateway rests before it is measured.
+/// How long the gateway rests before it is measured, at most.
 const REST: Duration = Duration::from_secs(2);
 
 /// Lets the same users connect again and again while each has a connection already.
@@ -35,7 +35,7 @@ pub(super) async fn handshakes(plan: &Plan, engine: Engine) -> Result<Figures, F
     stage.let_in(&mut held, clients, 0, None).await?;
     let mut cpu = Duration::ZERO;
     for wave in 0..=WAVES {
-        sleep(REST).await;
+        sleep(plan.rest.min(REST)).await;
         let before = stage.sample()?.cpu;
         let mut crowd = Crowd::new();
         stage.let_in(&mut crowd, clients, clients, None).await?;
