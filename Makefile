@@ -8,7 +8,7 @@ CLIENTS := gateway/tests/js/node_modules/.package-lock.json
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos drops storm slow-readers bundle clean
+.PHONY: help run test check chaos drops storm slow-readers fuzz bundle clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ slow-readers: ## Measure whether fast clients notice slow ones; ARGS='--fast 500
 	@$(MAKE) --no-print-directory bundle
 	@$(CARGO) build --release --bin gateway
 	@$(CARGO) run --release --package loadtest --example slow_readers -- $(ARGS)
+
+fuzz: ## Feed each decoder what no client sends, for SECONDS=120 each, and print what was reached
+	@$(NEED) c++ cargo llvm
+	@gateway/fuzz/run.sh $(or $(SECONDS),120)
 
 bundle: $(BUNDLE) ## Fetch the browser bundles that the gateway serves
 
