@@ -6,9 +6,10 @@ VENV   := target/venv
 BUNDLE := gateway/assets/node_modules/.package-lock.json
 CLIENTS := gateway/tests/js/node_modules/.package-lock.json
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
+PLAYS := behaviour::write_what_each_engine_does
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos drops storm slow-readers fuzz bundle clean
+.PHONY: help run test check compatibility chaos drops storm slow-readers fuzz bundle clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +36,12 @@ check: ## Formatting and lints
 	@$(MAKE) --no-print-directory bundle
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+compatibility: ## Play every client on every engine, and write docs/compatibility.md
+	@$(NEED) cc cargo node npm
+	@$(MAKE) --no-print-directory bundle $(CLIENTS)
+	$(CARGO) test --package gateway --test it -- --ignored --exact $(PLAYS)
+	@echo "docs/compatibility.md has every cell, each as it is expected."
 
 chaos: ## Break a real cluster for MINUTES=3, by SEED=…, and compare every client with Redis
 	@$(NEED) cc cargo node npm redis-server

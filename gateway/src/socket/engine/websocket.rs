@@ -525,3 +525,13 @@ const fn code(ended: Ended) -> u16 {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_task_of_an_idle_websocket_is_small() {
+        assert!(size_of::<Websocket>() <= 336, "{}", size_of::<Websocket>());
+    }
+}
