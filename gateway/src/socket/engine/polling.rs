@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     sync::{
         Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
@@ -206,7 +207,16 @@ impl Polling {
         // A client that goes away has its request dropped.
         let waiting = Waiting { polling: &self, number };
         let form = form(self.protocol, b64 || self.b64);
-        let say = std::future::poll_fn(|cx| self.say(cx, number, form, carrier.as_ref())).await;
+        let say = loop {
+            // A client that has gone by now is seen first, and its request dropped, before
+            // anything is taken out for it.
+            tokio::task::yield_now().await;
+            let say = poll_fn(|cx| Poll::Ready(self.say(cx, number, form, carrier.as_ref())));
+            match say.await {
+                Poll::Ready(say) => break say,
+                Poll::Pending => woken().await,
+            }
+        };
         drop(waiting);
         match say {
             Say::Packets(writer) => respond(writer),
@@ -664,6 +674,15 @@ impl Drop for Waiting<'_> {
             self.polling.want_care();
         }
     }
+}
+
+/// Waits until the task is woken.
+async fn woken() {
+    let mut is_woken = false;
+    poll_fn(
+        |_| if std::mem::replace(&mut is_woken, true) { Poll::Ready(()) } else { Poll::Pending },
+    )
+    .await;
 }
 
 const fn form(protocol: Protocol, b64: bool) -> Form {

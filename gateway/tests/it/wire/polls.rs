@@ -144,3 +144,22 @@ async fn a_websocket_that_breaks_behind_its_probe_leaves_the_polls_as_they_were(
         assert!(!poller.guest().has_left.load(std::sync::atomic::Ordering::SeqCst));
     }
 }
+
+/// socketioxide loses the first event.
+#[tokio::test]
+async fn a_poll_whose_client_goes_in_the_same_moment_takes_nothing_with_it() {
+    let poller = Poller::joined(EngineKind::Pneumatic, "EIO=4").await;
+    poller.hears(b"42[\"initial\"").await;
+    for round in 0..20 {
+        let mut goes = TcpStream::connect(poller.stage.addr).await.unwrap();
+        let request =
+            format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", poller.path, poller.stage.addr);
+        goes.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        drop(goes);
+        let said = Frame::event("said", round.to_string());
+        poller.guest().outbox.offer(&said).unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(poller.poll().await.text(), format!("42[\"said\",{round}]"));
+    }
+}
