@@ -6,12 +6,13 @@ VENV   := target/venv
 BUNDLE := gateway/assets/node_modules/.package-lock.json
 CLIENTS := gateway/tests/js/node_modules/.package-lock.json
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
+PLAYS := behaviour::write_what_each_engine_does
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos drops storm slow-readers bundle clean
+.PHONY: help run test check compatibility chaos drops storm slow-readers bench-engines official-suites fuzz bundle clean
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Start the demo board, or with CONFIG=path a gateway of your own
 	@$(NEED) cc cargo node npm
@@ -35,6 +36,12 @@ check: ## Formatting and lints
 	@$(MAKE) --no-print-directory bundle
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+compatibility: ## Play every client on every engine, and write docs/compatibility.md
+	@$(NEED) cc cargo node npm
+	@$(MAKE) --no-print-directory bundle $(CLIENTS)
+	$(CARGO) test --package gateway --test it -- --ignored --exact $(PLAYS)
+	@echo "docs/compatibility.md has every cell, each as it is expected."
 
 chaos: ## Break a real cluster for MINUTES=3, by SEED=…, and compare every client with Redis
 	@$(NEED) cc cargo node npm redis-server
@@ -60,6 +67,23 @@ slow-readers: ## Measure whether fast clients notice slow ones; ARGS='--fast 500
 	@$(MAKE) --no-print-directory bundle
 	@$(CARGO) build --release --bin gateway
 	@$(CARGO) run --release --package loadtest --example slow_readers -- $(ARGS)
+
+bench-engines: ## Measure both engines side by side; ARGS='--connections 500' and the like
+	@$(NEED) cc cargo node npm redis-server
+	@$(MAKE) --no-print-directory bundle
+	@echo "Building the gateway and the benchmark; the first build takes some minutes."
+	@$(CARGO) build --release --bin gateway --bin engines
+	@target/release/engines $(or $(ARGS),--write docs/performance.md)
+
+official-suites: ## Run the socket.io project's protocol suites, which are in SUITES=folder
+	@$(NEED) cc cargo node npm
+	@test -n '$(SUITES)' || { echo "make official-suites SUITES=folder: where are the suites?" >&2; exit 2; }
+	@$(CARGO) build --quiet --package gateway --example echo
+	@deploy/tools/official-suites.sh '$(SUITES)' target/debug/examples/echo
+
+fuzz: ## Feed each decoder what no client sends, for SECONDS=120 each, and print what was reached
+	@$(NEED) c++ cargo llvm
+	@gateway/fuzz/run.sh $(or $(SECONDS),120)
 
 bundle: $(BUNDLE) ## Fetch the browser bundles that the gateway serves
 

@@ -80,9 +80,16 @@ struct Counts {
 #[derive(Debug)]
 pub struct Place {
     shared: Arc<Shared>,
+    /// Kept only where a bound asks for it: a place is held for as long as its client stays.
+    counted: Option<Box<Counted>>,
+    is_pending: AtomicBool,
+}
+
+/// By what a client is counted besides.
+#[derive(Debug, Default)]
+struct Counted {
     user: Option<UserId>,
     ip: Option<IpAddr>,
-    is_pending: AtomicBool,
 }
 
 impl Admission {
@@ -153,7 +160,8 @@ impl Admission {
         if let Some(ip) = ip {
             *counts.by_ip.entry(ip).or_default() += 1;
         }
-        Ok(Place { shared: self.0.clone(), user: None, ip, is_pending: AtomicBool::new(true) })
+        let counted = ip.map(|ip| Box::new(Counted { user: None, ip: Some(ip) }));
+        Ok(Place { shared: self.0.clone(), counted, is_pending: AtomicBool::new(true) })
     }
 
     /// Lets nobody in any more; whoever is in stays.
@@ -175,7 +183,7 @@ impl Admission {
         }
         *own += 1;
         drop(counts);
-        place.user = Some(user.clone());
+        place.counted.get_or_insert_default().user = Some(user.clone());
         Ok(())
     }
 
@@ -202,10 +210,11 @@ impl Drop for Place {
         self.joined();
         let mut counts = self.counts();
         counts.connections -= 1;
-        if let Some(user) = &self.user {
+        let Some(Counted { user, ip }) = self.counted.as_deref() else { return };
+        if let Some(user) = user {
             lower(&mut counts.by_user, user);
         }
-        if let Some(ip) = &self.ip {
+        if let Some(ip) = ip {
             lower(&mut counts.by_ip, ip);
         }
     }

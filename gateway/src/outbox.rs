@@ -280,21 +280,34 @@ impl Mailbox {
 
     /// Waits until the client is closed from inside.
     pub async fn closed(&self) -> CloseReason {
-        self.until(|state| state.closed).await
+        poll_fn(|cx| self.poll_closed(cx)).await
+    }
+
+    /// Tells why the client was closed, or wakes the task when it is.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.poll_until(cx, |state| state.closed)
+    }
+
+    /// Closes the client from the side of the engine; the first reason stays.
+    pub fn close(&self, reason: CloseReason) {
+        self.shared.state().close(reason);
+        self.shared.wake.wake();
     }
 
     /// Waits until the client is closed for another reason than that it is slow, also after it
     /// was closed for that.
     pub async fn is_over(&self) {
-        self.until(|state| state.is_over.then_some(())).await;
+        poll_fn(|cx| self.poll_over(cx)).await;
     }
 
-    async fn until<T>(&self, is_so: impl Fn(&State) -> Option<T>) -> T {
-        poll_fn(|cx| {
-            self.shared.wake.register(cx.waker());
-            is_so(&self.shared.state()).map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
+    /// Tells whether it is so, or wakes the task when it is.
+    pub fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_until(cx, |state| state.is_over.then_some(()))
+    }
+
+    fn poll_until<T>(&self, cx: &mut Context<'_>, is_so: impl Fn(&State) -> Option<T>) -> Poll<T> {
+        self.shared.wake.register(cx.waker());
+        is_so(&self.shared.state()).map_or(Poll::Pending, Poll::Ready)
     }
 }
 

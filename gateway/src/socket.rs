@@ -115,6 +115,16 @@ impl Protocol {
     }
 }
 
+/// Reads `resume` from the JSON text that a client joined with.
+fn asks_to_resume(auth: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Auth {
+        resume: serde_json::Value,
+    }
+    let auth = serde_json::from_str::<Auth>(auth);
+    auth.is_ok_and(|auth| auth.resume == 1 || auth.resume == "1" || auth.resume == true)
+}
+
 /// What takes over a new connection; called by an engine, must not block.
 pub type Accept = Arc<dyn Fn(Connection) -> Box<dyn Inbox> + Send + Sync>;
 
@@ -177,6 +187,15 @@ impl Door {
         Self { guard: Guard::new(settings, authenticator), engine }
     }
 
+    fn router(self, path: &str) -> Router {
+        let serve =
+            async |State(door): State<Arc<Self>>, request: Request| door.answer(request).await;
+        Router::new()
+            .route(path, any(serve))
+            .route(&format!("{path}/"), any(serve))
+            .with_state(Arc::new(self))
+    }
+
     async fn answer(&self, request: Request) -> Response {
         self.guard.answer(request, async |request| self.lead(request).await).await
     }
@@ -207,11 +226,25 @@ impl Door {
 /// must find its session in the engine that it came to first. It is to be served through a
 /// [`stall::Listener`], with [`stall::Stream::peer`] as connect info.
 pub fn router(settings: &Settings, authenticator: Arc<Authenticator>, accept: Accept) -> Router {
-    let door = Arc::new(Door::new(settings, authenticator, accept));
-    let serve = async |State(door): State<Arc<Door>>, request: Request| door.answer(request).await;
-    Router::new()
-        .route("/socket.io", any(serve))
-        .route("/socket.io/", any(serve))
-        .with_state(door)
-        .merge(bundle::router(settings.client))
+    let door = Door::new(settings, authenticator, accept);
+    door.router("/socket.io").merge(bundle::router(settings.client))
+}
+
+/// Serves an engine of ours, whatever runs over it, at a path without a slash at its end.
+///
+/// As for [`router`], this is to be built once.
+pub fn route(path: &str, guard: Guard, engine: engine::Engine) -> Router {
+    Door { guard, engine: Engine::Pneumatic(engine) }.router(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resume_is_read_from_the_auth_payload() {
+        assert!(asks_to_resume(r#"{"resume":1}"#) && asks_to_resume(r#"{"resume":true,"x":1}"#));
+        assert!(!asks_to_resume(r#"{"resume":0}"#) && !asks_to_resume("{}"));
+        assert!(!asks_to_resume("nonsense"));
+    }
 }

@@ -64,7 +64,7 @@ pub(super) fn read(reading: &Reading<'_>, embedded: bool) -> Config {
 /// Only this machine, until somebody says otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
 /// What everything is promised for.
-const ENGINE: Engine = Engine::Socketioxide;
+const ENGINE: Engine = Engine::Pneumatic;
 /// The node of a gateway that is alone.
 const NODE: &str = "g1";
 

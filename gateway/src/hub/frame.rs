@@ -236,8 +236,10 @@ fn split_version(json: &str) -> Option<&str> {
 /// What one queued frame costs beyond its text, in bytes.
 pub const FRAME_OVERHEAD: usize = 64;
 
-/// Escapes everything above U+007E, surrogate pairs as two escapes. Outside of strings JSON has no such text.
-fn ascii(json: &str) -> String {
+/// Escapes everything above U+007E, surrogate pairs as two escapes. Outside of strings JSON has
+/// no such text.
+#[must_use]
+pub fn ascii(json: &str) -> String {
     let mut out = String::with_capacity(json.len() + 16);
     for char in json.chars() {
         if char <= '\u{7e}' {

@@ -149,7 +149,10 @@ impl Engine {
             (Some(Entry::Polling(polling)), Kind::Websocket) => {
                 upgrade::begin(&self.sessions, polling, request, query)
             }
-            (Some(Entry::Websocket(_)), _) => query.refuse((3, "Bad request")),
+            (Some(Entry::Websocket(_)), Kind::Polling) => query.refuse((3, "Bad request")),
+            (Some(Entry::Websocket(_)), Kind::Websocket) => {
+                upgrade::turn_away(&self.sessions, request, query)
+            }
         }
     }
 

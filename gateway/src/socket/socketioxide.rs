@@ -15,7 +15,6 @@ use std::{
 
 use axum::{body::Body, extract::Request};
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use socketioxide::{
     ParserConfig, ProtocolVersion, SocketIo,
@@ -29,7 +28,9 @@ use tracing::debug;
 
 use crate::{
     outbox::{CloseReason, Mailbox, Outbox, mailbox},
-    socket::{Accept, Connection, Full, Inbound, Inbox, Protocol, Settings, mojibake},
+    socket::{
+        Accept, Connection, Full, Inbound, Inbox, Protocol, Settings, asks_to_resume, mojibake,
+    },
 };
 
 mod carrier;
@@ -149,7 +150,8 @@ impl ConnectHandler<LocalAdapter, ByHand> for Door {
         });
         client.on_fallback(Hearing(link.clone()));
         client.on_disconnect(Hearing(link.clone()));
-        let resume = admitted.resume || asks_to_resume(auth.as_ref());
+        let resume = admitted.resume
+            || auth.as_ref().and_then(Value::as_str).is_some_and(|auth| asks_to_resume(auth));
         let connection = Connection {
             session: admitted.session,
             outbox,
@@ -189,16 +191,6 @@ struct Entry {
 
 #[derive(Clone)]
 struct Waiting(Arc<Mutex<Option<Entry>>>);
-
-/// Reads `resume` from a client's auth payload.
-fn asks_to_resume(auth: Option<&Value>) -> bool {
-    #[derive(Deserialize)]
-    struct Auth {
-        resume: serde_json::Value,
-    }
-    let auth = auth.and_then(|auth| serde_json::from_str::<Auth>(auth.as_str()?).ok());
-    auth.is_some_and(|auth| auth.resume == 1 || auth.resume == "1" || auth.resume == true)
-}
 
 /// What the handlers and the drain of one client share.
 struct Link {
@@ -329,13 +321,5 @@ mod tests {
         check(r#"{"a":1}"#, None);
         check(r#"["add",]"#, None);
         check("", None);
-    }
-
-    #[test]
-    fn resume_is_read_from_the_auth_payload() {
-        let asks = |text: &'static str| asks_to_resume(Some(&Value::Str(text.into(), None)));
-        assert!(asks(r#"{"resume":1}"#) && asks(r#"{"resume":true,"x":1}"#));
-        assert!(!asks(r#"{"resume":0}"#) && !asks("{}") && !asks("nonsense"));
-        assert!(!asks_to_resume(None));
     }
 }

@@ -1,4 +1,4 @@
-//! What the socketioxide engine promises behind its boundary, seen by real clients.
+//! What every engine promises behind its boundary, beyond what real clients show (`behaviour.rs`).
 
 use std::{
     sync::atomic::Ordering,
@@ -10,130 +10,32 @@ use gateway::{
     auth::{Authenticator, Settings as Auth, express::Pointers},
     hub::frame::Frame,
     outbox::CloseReason,
-    socket::Protocol,
+    socket::{EngineKind, Protocol, Settings},
 };
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::stage::{Client, Stage, Websocket, eventually, settings};
+use crate::stage::{Stage, Websocket, each_engine, eventually, settings_of};
 
-const VERSIONS: [&str; 4] = ["1.7.4", "2.5.0", "3.1.3", "4.8"];
-const TRANSPORTS: [&str; 2] = ["polling", "websocket"];
-
-/// Every generation on every transport, and each as a browser does it: polling, then upgraded.
-fn ways() -> Vec<(&'static str, Vec<&'static str>)> {
-    let ways = |version| {
-        let single = TRANSPORTS.into_iter().map(move |transport| (version, vec![transport]));
-        single.chain([(version, TRANSPORTS.to_vec())])
-    };
-    VERSIONS.into_iter().flat_map(ways).collect()
+each_engine! {
+    a_transport_without_its_client_is_closed_unless_it_joins_again,
+    a_refused_browser_of_the_old_kind_reads_the_binary_framing,
+    a_wrong_origin_is_refused_before_the_cookie_is_looked_at,
+    what_no_engine_understands_is_refused_clearly,
+    both_spellings_of_the_path_lead_to_the_same_engine,
+    a_poll_that_waits_is_answered_when_its_client_is_closed,
+    a_polling_client_that_polls_no_more_is_closed_when_its_events_wait_too_long,
+    heartbeats_pass_while_more_waits_than_a_slow_reader_takes,
+    too_large_a_message_ends_its_client,
+    more_events_than_the_queue_holds_close_their_client,
+    malformed_packets_harm_nobody,
+    a_client_that_never_joins_is_closed,
+    resume_and_protocol_reach_the_inside,
+    a_session_store_that_is_away_is_no_refusal,
 }
 
-#[tokio::test]
-async fn every_generation_hears_its_initial_state_and_is_answered() {
-    let stage = Stage::start().await;
-    for (version, transports) in ways() {
-        let mut client = stage.client(version, &transports).await;
-        let initial = client.event("initial").await;
-        assert_eq!(initial["text"], "é 日本 🚀", "{version} {transports:?}");
-        assert_eq!(initial["user"], "ann");
-        let text =
-            json!({ "title": "é 日本 🚀 \" \\ \u{2028}", "list": [1, { "b": 1.5, "a": null }] });
-        assert_eq!(client.call("echo", text.clone()).await, text, "{version} {transports:?}");
-        client.emit("tell", text.clone()).await;
-        assert_eq!(client.event("told").await, text, "{version} {transports:?}");
-        // What 1.x encodes twice is within Latin-1, where it cannot be told by its characters.
-        assert_eq!(client.call("echo", json!("é")).await, "é", "{version} {transports:?}");
-    }
-}
-
-#[tokio::test]
-async fn what_binary_data_came_with_is_marked() {
-    let stage = Stage::start().await;
-    for (version, transports) in ways() {
-        let mut client = stage.client(version, &transports).await;
-        client.event("initial").await;
-        // Node writes a Buffer like this, and the client reads it back.
-        let buffer = json!({ "type": "Buffer", "data": [0, 255, 7] });
-        client.emit("tell", json!({ "id": buffer })).await;
-        let marked = client.event("binary").await;
-        let placeholder = json!({ "id": { "_placeholder": true, "num": 0 } });
-        assert_eq!(marked, json!([placeholder]), "{version} {transports:?}");
-        assert_eq!(client.event("told").await, placeholder, "{version} {transports:?}");
-        client.emit("tell", placeholder.clone()).await;
-        assert_eq!(client.event("told").await, placeholder, "{version} {transports:?}");
-        client.emit("tell", json!("last")).await;
-        assert_eq!(client.event("told").await, "last", "{version} {transports:?}");
-        assert!(!client.has_passed("binary"), "{version} {transports:?}");
-    }
-}
-
-#[tokio::test]
-async fn order_is_kept_both_ways() {
-    let stage = Stage::start().await;
-    for (version, transports) in ways() {
-        let mut client = stage.client(version, &transports).await;
-        client.event("initial").await;
-        for number in 0..200 {
-            client.emit("tell", json!(number)).await;
-        }
-        for number in 0..200 {
-            assert_eq!(client.event("told").await, json!(number), "{version} {transports:?}");
-        }
-        client.emit("burst", json!(500)).await;
-        for number in 0..500 {
-            assert_eq!(client.event("number").await, json!(number), "{version} {transports:?}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_closed_client_comes_back_and_is_a_new_one() {
-    for (version, transports) in ways() {
-        let mut stage = Stage::start().await;
-        let mut client = stage.client(version, &transports).await;
-        client.event("initial").await;
-        // An upgrade has to be over, or a client reports the close of the probe.
-        if transports.len() == 2 {
-            client.until_where("transport", |line| line["name"] == "websocket").await;
-            assert_eq!(client.call("echo", json!(1)).await, 1);
-        }
-        let first = stage.guest().await;
-        let began = Instant::now();
-        first.outbox.close(CloseReason::Asked);
-        eventually("the end of inbound", || first.has_left.load(Ordering::SeqCst)).await;
-        let said = client.until("disconnect").await;
-        assert_ne!(said["reason"], "io server disconnect", "{version} {transports:?}");
-        client.event("initial").await;
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(6), "{version} {transports:?} took {took:?}");
-        let second = stage.guest().await;
-        assert!(!second.has_left.load(Ordering::SeqCst));
-        assert_eq!(client.call("echo", json!(2)).await, 2, "{version} {transports:?}");
-        assert_eq!(stage.handshakes(), 2, "{version} {transports:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_client_closed_in_the_middle_of_its_upgrade_comes_back() {
-    let mut stage = Stage::start().await;
-    for delay in [0, 10, 40] {
-        for version in VERSIONS {
-            let mut client = stage.client(version, &TRANSPORTS).await;
-            let first = stage.guest().await;
-            tokio::time::sleep(Duration::from_millis(delay)).await;
-            first.outbox.close(CloseReason::Asked);
-            eventually("the end of inbound", || first.has_left.load(Ordering::SeqCst)).await;
-            let second = stage.guest().await;
-            assert_eq!(client.call("echo", json!(2)).await, 2, "{version} {delay}");
-            assert!(!second.has_left.load(Ordering::SeqCst));
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_transport_without_its_client_is_closed_unless_it_joins_again() {
-    let mut stage = Stage::start().await;
+async fn a_transport_without_its_client_is_closed_unless_it_joins_again(engine: EngineKind) {
+    let mut stage = Stage::start_of(engine).await;
     let mut leaves = joined(&stage).await;
     let guest = stage.guest().await;
     leaves.send(Message::text("41")).await.unwrap();
@@ -148,61 +50,8 @@ async fn a_transport_without_its_client_is_closed_unless_it_joins_again() {
     assert_eq!(read_until(&mut rejoins, "43").await.as_deref(), Some("431[5]"));
 }
 
-#[tokio::test]
-async fn a_client_closed_for_good_stays_away() {
-    let stage = Stage::start().await;
-    let mut clients = Vec::new();
-    for (version, transports) in ways() {
-        let mut client = stage.client(version, &transports).await;
-        client.event("initial").await;
-        client.emit("kick", Value::Null).await;
-        let said = client.until("disconnect").await;
-        assert_eq!(said["reason"], "io server disconnect", "{version} {transports:?}");
-        clients.push(client);
-    }
-    let handshakes = stage.handshakes();
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(stage.handshakes(), handshakes);
-    for guest in stage.seen.lock().unwrap().iter() {
-        assert!(guest.has_left.load(Ordering::SeqCst));
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_ends_its_inbound() {
-    let mut stage = Stage::start().await;
-    for (version, transports) in ways() {
-        let mut client = stage.client(version, &transports).await;
-        client.event("initial").await;
-        let guest = stage.guest().await;
-        client.say(json!({ "cmd": "disconnect" })).await;
-        eventually("the end of inbound", || guest.has_left.load(Ordering::SeqCst)).await;
-        assert_eq!(guest.outbox.closed(), None);
-    }
-}
-
-#[tokio::test]
-async fn a_refused_client_is_told_so_and_does_not_come_back() {
-    let stage = Stage::start().await;
-    let mut clients: Vec<(&str, Client)> = Vec::new();
-    for (version, transports) in ways() {
-        let mut client = stage.client_with(version, &transports, json!({})).await;
-        if matches!(version, "1.7.4" | "2.5.0") {
-            assert_eq!(client.until("error").await["value"], "unauthorized", "{transports:?}");
-        } else {
-            let error = client.until("connect_error").await;
-            assert_eq!(error["message"], "unauthorized", "{version} {transports:?}");
-        }
-        clients.push((version, client));
-    }
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(stage.handshakes(), clients.len());
-    assert!(stage.seen.lock().unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn a_refused_browser_of_the_old_kind_reads_the_binary_framing() {
-    let stage = Stage::start().await;
+async fn a_refused_browser_of_the_old_kind_reads_the_binary_framing(engine: EngineKind) {
+    let stage = Stage::start_of(engine).await;
     let path = "/socket.io/?EIO=2&transport=polling";
     let open = stage.get(path, &[]).await;
     assert_eq!(open.header("content-type"), Some("application/octet-stream"));
@@ -214,9 +63,8 @@ async fn a_refused_browser_of_the_old_kind_reads_the_binary_framing() {
     assert_eq!(told.body, b"\x00\x01\x06\xff44\"unauthorized\"\x00\x02\xff41");
 }
 
-#[tokio::test]
-async fn a_wrong_origin_is_refused_before_the_cookie_is_looked_at() {
-    let stage = Stage::start().await;
+async fn a_wrong_origin_is_refused_before_the_cookie_is_looked_at(engine: EngineKind) {
+    let stage = Stage::start_of(engine).await;
     let path = "/socket.io/?EIO=4&transport=polling&demo_user=ann";
     let refused = stage.get(path, &["Origin: https://evil.net"]).await;
     assert_eq!(refused.status, 403);
@@ -245,9 +93,8 @@ async fn a_wrong_origin_is_refused_before_the_cookie_is_looked_at() {
     assert_eq!(preflight.status, 403);
 }
 
-#[tokio::test]
-async fn what_no_engine_understands_is_refused_clearly() {
-    let stage = Stage::start().await;
+async fn what_no_engine_understands_is_refused_clearly(engine: EngineKind) {
+    let stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     let check = async |start: &str, code: u8| {
         let answer = stage.request(start, &[], b"").await;
@@ -265,9 +112,8 @@ async fn what_no_engine_understands_is_refused_clearly() {
     assert_eq!(stage.get("/socket.io/1/?t=1", &[]).await.status, 404);
 }
 
-#[tokio::test]
-async fn both_spellings_of_the_path_lead_to_the_same_engine() {
-    let stage = Stage::start().await;
+async fn both_spellings_of_the_path_lead_to_the_same_engine(engine: EngineKind) {
+    let stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     let first = stage.get(&path, &[]).await.text();
     assert!(first.starts_with("40{"), "{first}");
@@ -278,9 +124,8 @@ async fn both_spellings_of_the_path_lead_to_the_same_engine() {
     }
 }
 
-#[tokio::test]
-async fn a_poll_that_waits_is_answered_when_its_client_is_closed() {
-    let mut stage = Stage::start().await;
+async fn a_poll_that_waits_is_answered_when_its_client_is_closed(engine: EngineKind) {
+    let mut stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     stage.get(&path, &[]).await;
     let guest = stage.guest().await;
@@ -316,64 +161,10 @@ async fn read_until(socket: &mut Websocket, start: &str) -> Option<String> {
     None
 }
 
-#[tokio::test]
-async fn a_reader_that_stands_still_is_gone_soon_and_others_lose_nothing() {
-    let mut stage = Stage::start().await;
-    let mut reader = joined(&stage).await;
-    let good = stage.guest().await;
-    let still = joined(&stage).await;
-    let guest = stage.guest().await;
-    assert!(read_until(&mut reader, "42[\"initial\"").await.is_some());
-    // More than every buffer on the way, in pieces that fit into the mailbox.
-    let piece = Frame::event("piece", format!("\"{}\"", "x".repeat(100_000)));
-    let began = Instant::now();
-    let feeder = tokio::spawn(async move {
-        let mut sent = 0;
-        while guest.outbox.closed().is_none() && began.elapsed() < Duration::from_secs(10) {
-            if sent < 200 && good.outbox.offer(&Frame::event("count", sent.to_string())).is_ok() {
-                sent += 1;
-            }
-            let _ = guest.outbox.offer(&piece);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        (guest, good, sent)
-    });
-    let (guest, good, sent) = feeder.await.unwrap();
-    // Either its mailbox was full first or its stream stood still; both close it.
-    let closed = guest.outbox.closed();
-    assert!(matches!(closed, Some(CloseReason::Slow | CloseReason::Stalled)), "{closed:?}");
-    eventually("its end", || guest.has_left.load(Ordering::SeqCst)).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    for number in 0..sent {
-        let heard = read_until(&mut reader, "42[\"count\"").await;
-        assert_eq!(heard, Some(format!("42[\"count\",{number}]")));
-    }
-    assert_eq!(good.outbox.closed(), None);
-    drop(still);
-}
-
-#[tokio::test]
-async fn a_reader_that_stands_still_with_a_mailbox_that_is_not_full_is_counted_as_stalled() {
-    let mut stage =
-        Stage::start_with(&gateway::socket::Settings { outbox_bytes: 256 << 20, ..settings() })
-            .await;
-    let still = joined(&stage).await;
-    let guest = stage.guest().await;
-    let piece = Frame::event("piece", format!("\"{}\"", "x".repeat(1 << 20)));
-    for _ in 0..64 {
-        guest.outbox.offer(&piece).unwrap();
-    }
-    let began = Instant::now();
-    eventually("its end", || guest.has_left.load(Ordering::SeqCst)).await;
-    let took = began.elapsed();
-    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
-    eventually("the reason", || guest.outbox.closed() == Some(CloseReason::Stalled)).await;
-    drop(still);
-}
-
-#[tokio::test]
-async fn a_polling_client_that_polls_no_more_is_closed_when_its_events_wait_too_long() {
-    let mut stage = Stage::start().await;
+async fn a_polling_client_that_polls_no_more_is_closed_when_its_events_wait_too_long(
+    engine: EngineKind,
+) {
+    let mut stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     stage.get(&path, &[]).await;
     let guest = stage.guest().await;
@@ -382,17 +173,16 @@ async fn a_polling_client_that_polls_no_more_is_closed_when_its_events_wait_too_
     }
     eventually("its end", || guest.outbox.closed() == Some(CloseReason::Stalled)).await;
     eventually("the end of inbound", || guest.has_left.load(Ordering::SeqCst)).await;
-    assert_eq!(stage.get(&path, &[]).await.status, 400);
+    assert!(stage.get(&path, &[]).await.says_closed());
 }
 
-#[tokio::test]
-async fn heartbeats_pass_while_more_waits_than_a_slow_reader_takes() {
-    let mut stage = Stage::start_with(&gateway::socket::Settings {
+async fn heartbeats_pass_while_more_waits_than_a_slow_reader_takes(engine: EngineKind) {
+    let mut stage = Stage::start_with(&Settings {
         outbox_bytes: 256 << 20,
         stall: Duration::from_secs(5),
         ping_interval: Some(Duration::from_millis(100)),
         ping_timeout: Some(Duration::from_secs(10)),
-        ..settings()
+        ..settings_of(engine)
     })
     .await;
     let mut slow = joined(&stage).await;
@@ -419,29 +209,8 @@ async fn heartbeats_pass_while_more_waits_than_a_slow_reader_takes() {
     assert_eq!(guest.outbox.closed(), None);
 }
 
-#[tokio::test]
-async fn a_full_mailbox_closes_its_client_which_comes_back() {
-    let mut stage = Stage::start().await;
-    for (version, transports) in ways() {
-        let mut client = stage.client(version, &transports).await;
-        client.event("initial").await;
-        let guest = stage.guest().await;
-        let piece = Frame::event("piece", format!("\"{}\"", "x".repeat(600_000)));
-        let mut offered = 0;
-        while guest.outbox.offer(&piece).is_ok() {
-            offered += 1;
-            assert!(offered < 100);
-        }
-        assert_eq!(guest.outbox.closed(), Some(CloseReason::Slow));
-        client.until("disconnect").await;
-        client.event("initial").await;
-        stage.guest().await;
-    }
-}
-
-#[tokio::test]
-async fn too_large_a_message_ends_its_client() {
-    let mut stage = Stage::start().await;
+async fn too_large_a_message_ends_its_client(engine: EngineKind) {
+    let mut stage = Stage::start_of(engine).await;
     let mut socket = joined(&stage).await;
     let guest = stage.guest().await;
     let large = format!("42[\"echo\",\"{}\"]", "x".repeat(70 << 10));
@@ -461,9 +230,8 @@ async fn too_large_a_message_ends_its_client() {
     eventually("its end", || guest.has_left.load(Ordering::SeqCst)).await;
 }
 
-#[tokio::test]
-async fn more_events_than_the_queue_holds_close_their_client() {
-    let mut stage = Stage::start().await;
+async fn more_events_than_the_queue_holds_close_their_client(engine: EngineKind) {
+    let mut stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     let guest = stage.guest().await;
     let many = vec![r#"42["echo",1]"#; 8_000].join("\u{1e}");
@@ -472,9 +240,8 @@ async fn more_events_than_the_queue_holds_close_their_client() {
     eventually("the end of inbound", || guest.has_left.load(Ordering::SeqCst)).await;
 }
 
-#[tokio::test]
-async fn malformed_packets_harm_nobody() {
-    let mut stage = Stage::start().await;
+async fn malformed_packets_harm_nobody(engine: EngineKind) {
+    let mut stage = Stage::start_of(engine).await;
     let mut good = joined(&stage).await;
     stage.guest().await;
     for text in [
@@ -532,18 +299,16 @@ async fn malformed_packets_harm_nobody() {
     }
 }
 
-#[tokio::test]
-async fn a_client_that_never_joins_is_closed() {
-    let stage = Stage::start().await;
+async fn a_client_that_never_joins_is_closed(engine: EngineKind) {
+    let stage = Stage::start_of(engine).await;
     let mut socket = stage.websocket("EIO=4&demo_user=ann").await;
     let began = Instant::now();
     assert_eq!(read_until(&mut socket, "40").await, None);
     assert!(began.elapsed() < Duration::from_secs(4));
 }
 
-#[tokio::test]
-async fn resume_and_protocol_reach_the_inside() {
-    let mut stage = Stage::start().await;
+async fn resume_and_protocol_reach_the_inside(engine: EngineKind) {
+    let mut stage = Stage::start_of(engine).await;
     let mut asks = stage.websocket("EIO=4&demo_user=ann&resume=1").await;
     asks.send(Message::text("40")).await.unwrap();
     let guest = stage.guest().await;
@@ -557,8 +322,7 @@ async fn resume_and_protocol_reach_the_inside() {
     assert!(!guest.resume && guest.protocol == Protocol::Eio3);
 }
 
-#[tokio::test]
-async fn a_session_store_that_is_away_is_no_refusal() {
+async fn a_session_store_that_is_away_is_no_refusal(engine: EngineKind) {
     let authenticator = Authenticator::new(Auth::Express {
         cookie: "connect.sid".to_owned(),
         secrets: vec!["keyboard cat".to_owned()],
@@ -566,7 +330,7 @@ async fn a_session_store_that_is_away_is_no_refusal() {
         prefix: "sess:".to_owned(),
         pointers: Pointers { user: "/user/id".to_owned(), teams: "/user/teams".to_owned() },
     });
-    let stage = Stage::start_for(&settings(), authenticator.unwrap()).await;
+    let stage = Stage::start_for(&settings_of(engine), authenticator.unwrap()).await;
     let cookie = "Cookie: connect.sid=s%3A0GvUS-m.x.w0vBu9PK0jYPUZ6TaKXRAAH2MxXuj9DcPV%2BqDvd3LbA";
     let path = "/socket.io/?EIO=4&transport=polling";
     let began = Instant::now();

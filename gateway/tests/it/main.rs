@@ -3,7 +3,9 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod admission;
+mod behaviour;
 mod bundles;
+mod clients;
 mod collapse;
 mod engine;
 mod layering;
@@ -13,3 +15,4 @@ mod sessions;
 mod slow;
 mod stage;
 mod stories;
+mod wire;

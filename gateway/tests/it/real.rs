@@ -13,6 +13,7 @@ mod node;
 mod program;
 mod redis;
 
+mod balancer;
 mod boards;
 mod calls;
 mod capsule;

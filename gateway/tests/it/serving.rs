@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use gateway::{hub::frame::Frame, socket::Settings};
+use gateway::{
+    hub::frame::Frame,
+    socket::{EngineKind, Settings},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -11,12 +14,19 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::stage::{PATIENCE, Stage, eventually, settings};
+use crate::stage::{PATIENCE, Stage, each_engine, eventually, settings_of};
+
+each_engine! {
+    a_connection_that_asks_for_nothing_is_closed,
+    a_byte_now_and_then_does_not_keep_half_a_head_alive,
+    a_held_poll_and_a_silent_websocket_stay,
+    connections_end_with_the_gateway,
+}
 
 const SILENCE: Duration = Duration::from_secs(1);
 
-async fn stage() -> Stage {
-    Stage::start_with(&Settings { connect_timeout: SILENCE, ..settings() }).await
+async fn stage(engine: EngineKind) -> Stage {
+    Stage::start_with(&Settings { connect_timeout: SILENCE, ..settings_of(engine) }).await
 }
 
 /// Opens a connection, says something, and tells what came back until its end, and when that was.
@@ -29,9 +39,8 @@ async fn until_closed(stage: &Stage, said: &str) -> (String, Duration) {
     (String::from_utf8(heard).unwrap(), began.elapsed())
 }
 
-#[tokio::test]
-async fn a_connection_that_asks_for_nothing_is_closed() {
-    let stage = stage().await;
+async fn a_connection_that_asks_for_nothing_is_closed(engine: EngineKind) {
+    let stage = stage(engine).await;
     let whole = "GET /socket.io/?EIO=9 HTTP/1.1\r\nHost: x\r\n\r\n";
     let half = &whole[..whole.len() - 2];
     let again = format!("{whole}{half}");
@@ -50,9 +59,8 @@ async fn a_connection_that_asks_for_nothing_is_closed() {
     }
 }
 
-#[tokio::test]
-async fn a_byte_now_and_then_does_not_keep_half_a_head_alive() {
-    let stage = stage().await;
+async fn a_byte_now_and_then_does_not_keep_half_a_head_alive(engine: EngineKind) {
+    let stage = stage(engine).await;
     let mut stream = TcpStream::connect(stage.addr).await.unwrap();
     let trickled = timeout(PATIENCE, async {
         stream.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
@@ -63,9 +71,8 @@ async fn a_byte_now_and_then_does_not_keep_half_a_head_alive() {
     trickled.await.expect("it is closed");
 }
 
-#[tokio::test]
-async fn a_held_poll_and_a_silent_websocket_stay() {
-    let mut stage = stage().await;
+async fn a_held_poll_and_a_silent_websocket_stay(engine: EngineKind) {
+    let mut stage = stage(engine).await;
     let path = stage.poll_raw().await;
     let polling = stage.guest().await;
     let mut websocket = stage.websocket("EIO=4&demo_user=bob").await;
@@ -98,9 +105,8 @@ async fn a_held_poll_and_a_silent_websocket_stay() {
     assert!(answered.await.unwrap());
 }
 
-#[tokio::test]
-async fn connections_end_with_the_gateway() {
-    let stage = stage().await;
+async fn connections_end_with_the_gateway(engine: EngineKind) {
+    let stage = stage(engine).await;
     let path = stage.poll_raw().await;
     let mut open = Vec::new();
     for said in ["", "GET / HT", &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")] {

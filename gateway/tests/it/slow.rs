@@ -14,7 +14,7 @@ use gateway::{
     mirror::Change,
     outbox::{CloseReason, Outbox},
     snapshot::event_json,
-    socket::Settings,
+    socket::{EngineKind, Settings},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -25,17 +25,27 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
+    clients::Herd,
     collapse::{self, Items, apply},
-    stage::{Stage, Websocket, eventually, settings},
+    stage::{Stage, Websocket, each_engine, eventually, settings_of},
 };
 
+each_engine! {
+    who_stops_reading_while_one_item_changes_stays_and_ends_equal,
+    who_stops_reading_while_much_is_published_is_closed_and_counted,
+    a_large_snapshot_reaches_a_slow_reader_that_stays_while_others_talk,
+    a_reader_that_is_far_too_slow_is_closed_behind_its_snapshot,
+    a_slow_reader_whose_session_ends_is_not_given_its_snapshot_first,
+    a_single_event_that_no_poll_asks_for_closes_its_client,
+}
+
 /// A small mailbox, and heartbeats that fall due all the time.
-fn small() -> Settings {
+fn small(engine: EngineKind) -> Settings {
     Settings {
         outbox_bytes: 64 << 10,
         ping_interval: Some(Duration::from_millis(300)),
         ping_timeout: Some(Duration::from_secs(8)),
-        ..settings()
+        ..settings_of(engine)
     }
 }
 
@@ -139,10 +149,9 @@ fn dropped_clients() -> f64 {
     line.unwrap().parse().unwrap()
 }
 
-#[tokio::test]
-async fn who_stops_reading_while_one_item_changes_stays_and_ends_equal() {
+async fn who_stops_reading_while_one_item_changes_stays_and_ends_equal(engine: EngineKind) {
     let stall = Duration::from_secs(10);
-    let mut stage = Stage::start_with(&Settings { stall, ..small() }).await;
+    let mut stage = Stage::start_with(&Settings { stall, ..small(engine) }).await;
     let mut slow = Reader::join(stage.addr).await;
     let lags = stage.guest().await;
     let mut fast = Reader::join(stage.addr).await;
@@ -172,10 +181,9 @@ async fn who_stops_reading_while_one_item_changes_stays_and_ends_equal() {
     assert_eq!(lags.outbox.closed(), None);
 }
 
-#[tokio::test]
-async fn who_stops_reading_while_much_is_published_is_closed_and_counted() {
+async fn who_stops_reading_while_much_is_published_is_closed_and_counted(engine: EngineKind) {
     let stall = Duration::from_secs(10);
-    let mut stage = Stage::start_with(&Settings { stall, ..small() }).await;
+    let mut stage = Stage::start_with(&Settings { stall, ..small(engine) }).await;
     let before = dropped_clients();
     let still = Reader::join(stage.addr).await;
     let lags = stage.guest().await;
@@ -237,17 +245,20 @@ fn large() -> Frame {
     Frame::snapshot("large", json!({ "text": "x".repeat(2 << 20) }).to_string())
 }
 
-#[tokio::test]
-async fn a_large_snapshot_reaches_a_slow_reader_that_stays_while_others_talk() {
-    let rate = 800_000;
+async fn a_large_snapshot_reaches_a_slow_reader_that_stays_while_others_talk(engine: EngineKind) {
+    let (rate, herd) = (800_000, Herd::start());
     for (version, transport) in
         [("4.8", "websocket"), ("4.8", "polling"), ("2.5.0", "websocket"), ("2.5.0", "polling")]
     {
-        let mut stage = Stage::start_with(&small()).await;
+        let mut stage = Stage::start_with(&small(engine)).await;
         let proxy = throttle(stage.addr, rate).await;
-        let spec = json!({ "cookie": "demo=ann", "url": format!("http://{proxy}") });
-        let mut client = stage.client_with(version, &[transport], spec).await;
-        client.event("initial").await;
+        let mut client = herd.open(json!({
+            "version": version,
+            "url": format!("http://{proxy}"),
+            "transports": [transport],
+            "cookie": "demo=ann",
+        }));
+        client.event("initial").await.unwrap();
         let guest = stage.guest().await;
         guest.outbox.offer(&large()).unwrap();
         // Ten times what may wait otherwise, and less than is read meanwhile.
@@ -257,19 +268,22 @@ async fn a_large_snapshot_reaches_a_slow_reader_that_stays_while_others_talk() {
             assert!(offered.is_ok(), "{version} {transport}: {:?}", guest.outbox.closed());
             sleep(Duration::from_millis(3)).await;
         }
-        let came = client.event("large").await;
+        let came = client.event("large").await.unwrap();
         assert_eq!(came["text"].as_str().unwrap().len(), 2 << 20);
         for number in 0..600 {
-            assert_eq!(client.event("told").await["number"], number, "{version} {transport}");
+            assert_eq!(
+                client.event("told").await.unwrap()["number"],
+                number,
+                "{version} {transport}"
+            );
         }
-        assert_eq!(client.call("echo", json!(7)).await, 7);
+        assert_eq!(client.call("echo", json!(7)).await.unwrap(), 7);
         assert_eq!((guest.outbox.closed(), stage.handshakes()), (None, 1), "{version} {transport}");
     }
 }
 
-#[tokio::test]
-async fn a_reader_that_is_far_too_slow_is_closed_behind_its_snapshot() {
-    let mut stage = Stage::start_with(&small()).await;
+async fn a_reader_that_is_far_too_slow_is_closed_behind_its_snapshot(engine: EngineKind) {
+    let mut stage = Stage::start_with(&small(engine)).await;
     let proxy = throttle(stage.addr, 1_500_000).await;
     let mut slow = Reader::join(proxy).await;
     let guest = stage.guest().await;
@@ -289,9 +303,8 @@ async fn a_reader_that_is_far_too_slow_is_closed_behind_its_snapshot() {
     eventually("its end", || guest.has_left.load(std::sync::atomic::Ordering::SeqCst)).await;
 }
 
-#[tokio::test]
-async fn a_slow_reader_whose_session_ends_is_not_given_its_snapshot_first() {
-    let mut stage = Stage::start_with(&small()).await;
+async fn a_slow_reader_whose_session_ends_is_not_given_its_snapshot_first(engine: EngineKind) {
+    let mut stage = Stage::start_with(&small(engine)).await;
     let proxy = throttle(stage.addr, 200_000).await;
     let slow = Reader::join(proxy).await;
     let guest = stage.guest().await;
@@ -308,13 +321,12 @@ async fn a_slow_reader_whose_session_ends_is_not_given_its_snapshot_first() {
     drop(slow);
 }
 
-#[tokio::test]
-async fn a_single_event_that_no_poll_asks_for_closes_its_client() {
-    let mut stage = Stage::start().await;
+async fn a_single_event_that_no_poll_asks_for_closes_its_client(engine: EngineKind) {
+    let mut stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
     stage.get(&path, &[]).await;
     let guest = stage.guest().await;
     guest.outbox.offer(&Frame::event("told", "7".to_owned())).unwrap();
     eventually("its end", || guest.outbox.closed() == Some(CloseReason::Stalled)).await;
-    assert_eq!(stage.get(&path, &[]).await.status, 400);
+    assert!(stage.get(&path, &[]).await.says_closed());
 }

@@ -1,45 +1,66 @@
-//! An engine on a free port with an echo behind it, and real clients on a leash.
+//! An engine on a free port with an echo behind it, and raw requests to it.
 
 use std::{
     net::SocketAddr,
-    path::Path,
-    process::Stdio,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use axum::{extract::Request, middleware::Next};
+use bytes::Bytes;
 use gateway::{
     auth::{self, Authenticator, origin::Origins},
     drain::Drain,
     hub::frame::Frame,
     identity::Session,
     limits::{Admission, Bounds},
-    outbox::{CloseReason, Outbox},
+    outbox::{CloseReason, Letter, Outbox},
     serve,
     socket::{
         self, Connection, EngineKind, Full, Inbound, Inbox, Protocol, Settings, bundle, stall,
     },
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    net::TcpListener,
-    process::{Child, ChildStdin, ChildStdout, Command},
-    sync::mpsc,
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, net::TcpListener, sync::mpsc, time::timeout};
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
+/// The engines that there are.
+pub const ENGINES: [EngineKind; 2] = [EngineKind::Pneumatic, EngineKind::Socketioxide];
+
+/// Makes a test of each of these functions for each engine.
+macro_rules! each_engine {
+    ($($name:ident),* $(,)?) => {
+        mod pneumatic {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(gateway::socket::EngineKind::Pneumatic).await;
+            })*
+        }
+
+        mod socketioxide {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(gateway::socket::EngineKind::Socketioxide).await;
+            })*
+        }
+    };
+}
+pub(crate) use each_engine;
+
 /// The settings of a test's engine: quick where a test must wait.
 pub fn settings() -> Settings {
+    settings_of(ENGINES[0])
+}
+
+/// The same for one of the engines.
+pub fn settings_of(engine: EngineKind) -> Settings {
     Settings {
-        engine: EngineKind::Socketioxide,
+        engine,
         node: "g1".to_owned(),
         admission: Admission::new(Bounds::default()),
         origins: Origins::new(["https://app.example.com".to_owned()], false),
@@ -61,8 +82,13 @@ pub struct Guest {
     pub protocol: Protocol,
     pub resume: bool,
     pub outbox: Outbox,
-    pub has_left: Arc<std::sync::atomic::AtomicBool>,
+    pub has_left: Arc<AtomicBool>,
+    /// What it answered to letters.
+    pub answers: Answers,
 }
+
+/// Answers as they came: to which letter, what, and the binary data with it.
+pub type Answers = Arc<Mutex<Vec<(u64, String, Vec<Bytes>)>>>;
 
 /// An engine on a free port.
 pub struct Stage {
@@ -77,7 +103,11 @@ pub struct Stage {
 
 impl Stage {
     pub async fn start() -> Self {
-        Self::start_with(&settings()).await
+        Self::start_of(ENGINES[0]).await
+    }
+
+    pub async fn start_of(engine: EngineKind) -> Self {
+        Self::start_with(&settings_of(engine)).await
     }
 
     pub async fn start_with(settings: &Settings) -> Self {
@@ -96,12 +126,14 @@ impl Stage {
                 resume: connection.resume,
                 outbox: connection.outbox.clone(),
                 has_left: Arc::default(),
+                answers: Arc::default(),
             };
             let (say, inbound) = mpsc::channel(1_024);
             tokio::spawn(echo(connection, inbound, guest.has_left.clone()));
             all.lock().unwrap().push(guest.clone());
+            let said = Said { say, answers: guest.answers.clone() };
             let _ = sender.send(guest);
-            Box::new(Said(say)) as Box<dyn Inbox>
+            Box::new(said) as Box<dyn Inbox>
         });
         let handshakes: Arc<AtomicUsize> = Arc::default();
         let counter = handshakes.clone();
@@ -131,44 +163,52 @@ impl Stage {
     }
 
     pub async fn guest(&mut self) -> Guest {
-        let guest = timeout(PATIENCE, self.guests.recv()).await;
-        guest.expect("a client joins").expect("the engine lives")
+        self.joins().await.expect("a client joins")
     }
 
-    /// Starts a real client.
-    pub async fn client(&self, version: &str, transports: &[&str]) -> Client {
-        self.client_with(version, transports, json!({ "cookie": "demo=ann" })).await
-    }
-
-    pub async fn client_with(&self, version: &str, transports: &[&str], more: Value) -> Client {
-        let mut spec = json!({ "version": version, "url": self.url(), "transports": transports });
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Client::start(&spec)
+    /// Waits for the next client; `None` when none comes.
+    pub async fn joins(&mut self) -> Option<Guest> {
+        timeout(PATIENCE, self.guests.recv()).await.ok()?
     }
 }
 
 /// Hands what a client says to the echo.
-struct Said(mpsc::Sender<Inbound>);
+struct Said {
+    say: mpsc::Sender<Inbound>,
+    answers: Answers,
+}
 
 impl Inbox for Said {
     fn event(&self, event: Inbound) -> Result<(), Full> {
-        self.0.try_send(event).map_err(|_| Full)
+        self.say.try_send(event).map_err(|_| Full)
+    }
+
+    fn answer(&self, call: u64, args: String, attachments: Vec<Bytes>) -> Result<(), Full> {
+        self.answers.lock().unwrap().push((call, args, attachments));
+        Ok(())
     }
 }
 
-/// Answers `echo` with what it was given, `tell` with an event, and obeys the rest.
+/// Answers `echo` with what it was given, `tell` with an event, `mirror` with everything, binary
+/// data included, and obeys the rest.
 async fn echo(
     connection: Connection,
     mut inbound: mpsc::Receiver<Inbound>,
-    has_left: Arc<std::sync::atomic::AtomicBool>,
+    has_left: Arc<AtomicBool>,
 ) {
     let outbox = connection.outbox.clone();
     let user = connection.session.identity.user.as_str();
     let welcome = json!({ "user": user, "resume": connection.resume, "text": "é 日本 🚀" });
     let _ = outbox.offer(&Frame::snapshot("initial", welcome.to_string()));
     while let Some(Inbound { name, args, attachments, call }) = inbound.recv().await {
-        let _ =
-            (!attachments.is_empty()).then(|| outbox.offer(&Frame::event("binary", args.clone())));
+        if name == "mirror" {
+            let answers = call;
+            let _ = outbox.letter(Letter { answers, args, attachments, call: None });
+            continue;
+        }
+        if !attachments.is_empty() {
+            let _ = outbox.offer(&Frame::event("binary", args.clone()));
+        }
         let args: Vec<Value> = serde_json::from_str(&args).unwrap();
         let first = args.first().cloned().unwrap_or_default();
         match name.as_str() {
@@ -192,92 +232,6 @@ async fn echo(
     has_left.store(true, Ordering::SeqCst);
 }
 
-/// A real client of some generation, in a process of its own.
-pub struct Client {
-    stdin: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-    /// What was read while something else was waited for.
-    passed: Vec<Value>,
-    name: String,
-    _child: Child,
-}
-
-impl Client {
-    fn start(spec: &Value) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js");
-        let mut child = Command::new("node")
-            .arg("client.js")
-            .arg(spec.to_string())
-            .current_dir(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("node is installed");
-        Self {
-            stdin: child.stdin.take().unwrap(),
-            lines: BufReader::new(child.stdout.take().unwrap()).lines(),
-            passed: Vec::new(),
-            name: format!("{} on {}", spec["version"], spec["transports"]),
-            _child: child,
-        }
-    }
-
-    pub async fn say(&mut self, command: Value) {
-        self.stdin.write_all(format!("{command}\n").as_bytes()).await.unwrap();
-    }
-
-    pub async fn emit(&mut self, name: &str, arg: Value) {
-        self.say(json!({ "cmd": "emit", "name": name, "args": [arg] })).await;
-    }
-
-    pub async fn call(&mut self, name: &str, arg: Value) -> Value {
-        self.say(json!({ "cmd": "emit", "name": name, "args": [arg], "ack": 1 })).await;
-        self.until("ack").await["value"].clone()
-    }
-
-    async fn line(&mut self) -> Option<Value> {
-        let line = self.lines.next_line().await.unwrap();
-        line.map(|line| serde_json::from_str(&line).unwrap())
-    }
-
-    /// Waits for a line of this kind.
-    pub async fn until(&mut self, kind: &str) -> Value {
-        self.until_where(kind, |_| true).await
-    }
-
-    /// Waits for an event of this name, and returns its argument.
-    pub async fn event(&mut self, name: &str) -> Value {
-        self.until_where("event", |line| line["name"] == name).await["args"][0].clone()
-    }
-
-    /// Tells whether an event of this name came before what was waited for.
-    pub fn has_passed(&self, name: &str) -> bool {
-        self.passed.iter().any(|line| line["t"] == "event" && line["name"] == name)
-    }
-
-    /// Waits for a line; what came before it can still be waited for.
-    pub async fn until_where(&mut self, kind: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let fits = |line: &Value| line["t"] == kind && fits(line);
-        if let Some(index) = self.passed.iter().position(fits) {
-            return self.passed.remove(index);
-        }
-        let found = timeout(PATIENCE, async {
-            while let Some(line) = self.line().await {
-                if fits(&line) {
-                    return Some(line);
-                }
-                self.passed.push(line);
-            }
-            None
-        });
-        match found.await {
-            Ok(Some(line)) => line,
-            other => panic!("{}: no {kind} ({other:?}) after {:?}", self.name, self.passed),
-        }
-    }
-}
-
 /// What a plain HTTP request was answered.
 #[derive(Debug)]
 pub struct Answer {
@@ -289,6 +243,13 @@ pub struct Answer {
 impl Answer {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Tells whether a poll was told that its session is over, in either of the ways that make a
+    /// client come back: a close packet, or a session that is unknown.
+    pub fn says_closed(&self) -> bool {
+        (self.status, self.text().as_str()) == (200, "1")
+            || self.status == 400 && self.text().contains("Session ID unknown")
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

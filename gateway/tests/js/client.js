@@ -3,15 +3,18 @@
 //
 //   node client.js '{"version":"4.8","url":"http://127.0.0.1:3000","transports":["websocket"],"cookie":"connect.sid=…"}'
 //   node client.js '[{"version":"1.7.4",…},{"version":"2.5.0",…}]'
+//   node client.js                                        all are opened by commands
 //
-// A spec: version 1.7.4 | 2.5.0 | 3.1.3 | 4.8, url; and where wanted transports,
-// cookie, origin, headers, query, path, userFeed, extra (options handed to the
-// client as they are), events (false: apply them, but do not print them), capsule
-// (true: the state is kept by capsule.js, and every event has to leave the same in
-// the literal client's tree).
+// A spec: version 1.4.8 | 1.7.4 | 2.5.0 | 3.1.3 | 4.8, url; and where wanted
+// transports, cookie, origin, headers, query, path, namespace (with its own query, if
+// it has one), userFeed, extra (options handed to the client as they are), events
+// (false: apply them, but do not print them), packets (true: print what engine.io
+// hears, too), capsule (true: the state is kept by capsule.js, and every event has to
+// leave the same in the literal client's tree).
 //
 // Out, one JSON a line, each with "c", the index of its client:
-//   {"t":"connect","id"} {"t":"transport","name"} {"t":"attempt","n"}
+//   {"t":"connect","id","recovered"?} {"t":"transport","name"} {"t":"attempt","n"}
+//   {"t":"packet","type","after"}, after so many milliseconds of the client's life
 //   {"t":"event","name","args"} {"t":"ack","id","value"} {"t":"disconnect","reason"}
 //   {"t":"connect_error","message","data"?,"description"?} {"t":"error","value"}
 //   {"t":"told","type","feed","id"} {"t":"ready",…}, of capsule.js
@@ -19,9 +22,14 @@
 // In, one JSON a line; "c" may be left out where there is one client:
 //   {"cmd":"emit","name","args":[…],"ack":ID?} {"cmd":"tree"} {"cmd":"connect","url"?}
 //   {"cmd":"disconnect"} {"cmd":"cut"} {"cmd":"pause"} {"cmd":"resume"} {"cmd":"exit"}
+//   {"cmd":"open","spec"} {"cmd":"forget"} {"cmd":"count","name","to","every"}
+//   {"cmd":"claim","pid","offset"}
 // In `args` {"type":"Buffer","data":[…]} is binary data, as Node itself writes it.
 // `cut` loses the connection as a network would; `pause` stops reading the
-// websocket's TCP stream. The end of stdin is an exit.
+// websocket's TCP stream; `count` emits 0, 1, 2 …, one every so many milliseconds;
+// `claim` makes a 4.6+ client ask for its state by what another server had given it.
+// An event `ask` that wants an answer is answered with its own argument. The end of
+// stdin is an exit.
 'use strict';
 
 const readline = require('node:readline');
@@ -30,6 +38,7 @@ const Capsule = require('../../assets/capsule.js');
 const { Tree } = require('./tree.js');
 
 const PACKAGES = {
+  '1.4.8': 'sio-1.4.8',
   '1.7.4': 'sio-1.7.4',
   '2.5.0': 'sio-2.5.0',
   '3.1.3': 'sio-3.1.3',
@@ -40,7 +49,7 @@ const PACKAGES = {
 const BEHIND_A_REFUSAL = 1500;
 
 function say(message) {
-  process.stdout.write(`${JSON.stringify(message)}\n`);
+  process.stdout.write(`${JSON.stringify(message, bytes)}\n`);
 }
 
 class Client {
@@ -51,6 +60,7 @@ class Client {
     this.attempts = 0;
     this.socket = open(spec);
     this.listen();
+    if (spec.packets) this.overhear();
     if (spec.capsule) this.keep(spec);
   }
 
@@ -87,10 +97,14 @@ class Client {
 
     socket.on('connect', () => {
       this.returns = false;
-      this.say({ t: 'connect', id: socket.id });
+      this.say({ t: 'connect', id: socket.id, recovered: socket.recovered });
       const { engine } = manager;
-      this.say({ t: 'transport', name: engine.transport.name });
+      // The id on the wire, which from 3.x on is not the socket's.
+      this.say({ t: 'transport', name: engine.transport.name, sid: engine.id });
       engine.on('upgrade', (transport) => this.say({ t: 'transport', name: transport.name }));
+    });
+    socket.on('ask', (value, answer) => {
+      if (typeof answer === 'function') answer(value);
     });
     socket.on('disconnect', (reason) => this.say({ t: 'disconnect', reason }));
     socket.on('connect_error', (error) => {
@@ -112,6 +126,30 @@ class Client {
       this.attempts += 1;
       this.say({ t: 'attempt', n: this.attempts });
     });
+  }
+
+  /** Prints what engine.io hears on its first connection. */
+  overhear() {
+    const began = Date.now();
+    const hear = ({ type }) => this.say({ t: 'packet', type, after: Date.now() - began });
+    this.socket.io.engine.on('packet', hear);
+  }
+
+  /** Emits numbers, some of them before whatever is under way is done. */
+  count({ name, to, every }) {
+    let number = 0;
+    const next = () => {
+      this.socket.emit(name, number);
+      number += 1;
+      if (number < to) setTimeout(next, every);
+    };
+    next();
+  }
+
+  /** Ends for good. */
+  forget() {
+    this.socket.disconnect();
+    this.socket.io.disconnect();
   }
 
   emit({ name, args = [], ack }) {
@@ -165,6 +203,12 @@ class Client {
     switch (command.cmd) {
       case 'emit':
         return this.emit(command);
+      case 'count':
+        return this.count(command);
+      case 'claim':
+        this.socket._pid = command.pid;
+        this.socket._lastOffset = command.offset;
+        return undefined;
       case 'tree':
         return this.say({ t: 'tree', ...this.held() });
       case 'connect':
@@ -203,7 +247,7 @@ function open(spec) {
   };
   if (spec.query) options.query = spec.query;
   if (spec.path) options.path = spec.path;
-  return io(spec.url, options);
+  return io(spec.url + (spec.namespace || ''), options);
 }
 
 function text(error) {
@@ -223,6 +267,11 @@ function description(error) {
   return value.message || (value.error && text(value.error)) || undefined;
 }
 
+/** Writes binary data as Node itself does, whatever a generation makes of it. */
+function bytes(key, value) {
+  return value instanceof ArrayBuffer ? Buffer.from(value).toJSON() : value;
+}
+
 /** Makes binary data of what Node writes for it. */
 function revive(key, value) {
   const isBuffer = value && value.type === 'Buffer' && Array.isArray(value.data);
@@ -230,19 +279,30 @@ function revive(key, value) {
 }
 
 function main() {
-  const specs = [].concat(JSON.parse(process.argv[2]));
-  const clients = specs.map((spec, index) => new Client(spec, index));
+  const specs = process.argv[2] ? [].concat(JSON.parse(process.argv[2])) : [];
+  const clients = new Map(specs.map((spec, index) => [index, new Client(spec, index)]));
+
+  const obey = (command) => {
+    const index = command.c || 0;
+    if (command.cmd === 'exit') process.exit(0);
+    if (command.cmd === 'open') {
+      clients.set(index, new Client(command.spec, index));
+      return;
+    }
+    const client = clients.get(index);
+    if (!client) throw new Error(`there is no client ${command.c}`);
+    if (command.cmd === 'forget') {
+      clients.delete(index);
+      client.forget();
+    } else client.obey(command);
+  };
 
   process.stdout.on('error', () => process.exit(0));
   const lines = readline.createInterface({ input: process.stdin });
   lines.on('line', (line) => {
     if (!line.trim()) return;
     try {
-      const command = JSON.parse(line, revive);
-      if (command.cmd === 'exit') process.exit(0);
-      const client = clients[command.c || 0];
-      if (!client) throw new Error(`there is no client ${command.c}`);
-      client.obey(command);
+      obey(JSON.parse(line, revive));
     } catch (error) {
       say({ t: 'mistake', message: `${error.message}: ${line.slice(0, 200)}` });
     }

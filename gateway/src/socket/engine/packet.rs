@@ -163,7 +163,8 @@ pub fn parse(text: &str) -> Result<Packet<'_>, BadPacket> {
         Kind::Disconnect => data.is_empty(),
         Kind::Event | Kind::BinaryEvent => is_array && name_end(data).is_some(),
         Kind::Ack | Kind::BinaryAck => is_array,
-        Kind::Error => true,
+        // A bare number would be read as the packet's own.
+        Kind::Error => !data.starts_with(|first: char| first.is_ascii_digit()),
     };
     if !is_right {
         return Err(BadPacket::Data);
@@ -387,6 +388,7 @@ mod tests {
             check(text, Err(BadPacket::Json));
         }
         for text in [
+            "4 7",
             "2",
             "2[]",
             "2{}",

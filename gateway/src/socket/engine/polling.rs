@@ -51,6 +51,12 @@ const PACKETS: usize = 8_192;
 /// makes it look whether it may go on.
 const NOOP_EVERY: Duration = Duration::from_millis(100);
 
+/// Says that the session has ended.
+const CLOSE: &str = "1";
+
+/// Says nothing.
+const NOOP: &str = "6";
+
 /// How long the end of a session is kept for a client that does not poll just now.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -59,6 +65,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub(super) struct Polling {
     sid: Sid,
     protocol: Protocol,
+    /// Said at the handshake that it cannot read binary data; not all say it again.
+    b64: bool,
     sessions: Weak<Sessions>,
     /// The poll that waits, if one does.
     poll: AtomicWaker,
@@ -92,8 +100,8 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// It has ended, and its client shall hear so from its next poll; until then.
-    Farewell(Instant),
+    /// It has ended, and its client shall hear so from its next poll, by this packet; until then.
+    Farewell(Instant, &'static str),
     /// It has ended.
     Gone,
     /// A websocket carries it now.
@@ -162,7 +170,7 @@ enum Say {
 impl Polling {
     /// Opens a session and answers its handshake.
     pub(super) fn open(sessions: &Arc<Sessions>, sid: Sid, life: Life, open: &str) -> Response {
-        let (protocol, form) = (life.protocol, form(life.protocol, life.b64));
+        let (protocol, b64) = (life.protocol, life.b64);
         let state = State {
             life: Some(life),
             phase: Phase::Open,
@@ -178,6 +186,7 @@ impl Polling {
         let polling = Arc::new(Self {
             sid,
             protocol,
+            b64,
             sessions: Arc::downgrade(sessions),
             poll: AtomicWaker::new(),
             cared: AtomicBool::new(false),
@@ -185,7 +194,7 @@ impl Polling {
         });
         sessions.insert(sid, || Entry::Polling(polling.clone()));
         polling.want_care();
-        let mut writer = Writer::new(form);
+        let mut writer = Writer::new(form(protocol, b64));
         writer.text(&[open.as_bytes()]);
         respond(writer)
     }
@@ -196,7 +205,7 @@ impl Polling {
         let number = self.begin();
         // A client that goes away has its request dropped.
         let waiting = Waiting { polling: &self, number };
-        let form = form(self.protocol, b64);
+        let form = form(self.protocol, b64 || self.b64);
         let say = std::future::poll_fn(|cx| self.say(cx, number, form, carrier.as_ref())).await;
         drop(waiting);
         match say {
@@ -243,13 +252,13 @@ impl Polling {
         let mut state = self.lock();
         let mut writer = Writer::new(form);
         if state.newest != number {
-            writer.text(&[b"6"]);
+            writer.text(&[NOOP.as_bytes()]);
             return Poll::Ready(Say::Packets(writer));
         }
         match state.phase {
             Phase::Open => {}
-            Phase::Farewell(_) => {
-                writer.text(&[b"1"]);
+            Phase::Farewell(_, packet) => {
+                writer.text(&[packet.as_bytes()]);
                 state.phase = Phase::Gone;
                 drop(state);
                 self.forget();
@@ -257,7 +266,7 @@ impl Polling {
             }
             Phase::Gone => return Poll::Ready(Say::Unknown),
             Phase::Upgraded => {
-                writer.text(&[b"6"]);
+                writer.text(&[NOOP.as_bytes()]);
                 return Poll::Ready(Say::Packets(writer));
             }
         }
@@ -285,9 +294,9 @@ impl Polling {
         if let Some(reason) = ended {
             if writer.is_empty() {
                 state.phase = Phase::Gone;
-                writer.text(&[b"1"]);
+                writer.text(&[CLOSE.as_bytes()]);
             } else {
-                state.phase = Phase::Farewell(now + FAREWELL);
+                state.phase = Phase::Farewell(now + FAREWELL, CLOSE);
             }
             state.is_waiting = false;
             let life = state.life.take();
@@ -311,7 +320,7 @@ impl Polling {
                 return Poll::Pending;
             }
             state.upgrade = Upgrading::Probed { noop_at: now + NOOP_EVERY };
-            writer.text(&[b"6"]);
+            writer.text(&[NOOP.as_bytes()]);
         }
         state.is_waiting = false;
         state.answer = Some(Answered {
@@ -378,7 +387,7 @@ impl Polling {
         match state.phase {
             Phase::Open => {}
             // Its client is told with its poll; what it said crossed that on the way.
-            Phase::Farewell(_) => return Ok(true),
+            Phase::Farewell(..) => return Ok(true),
             Phase::Gone | Phase::Upgraded => return Ok(false),
         }
         let State { life: Some(life), control, .. } = &mut *state else { return Ok(false) };
@@ -418,13 +427,13 @@ impl Polling {
         let mut has_something = false;
         let due = match state.phase {
             Phase::Gone | Phase::Upgraded => return None,
-            Phase::Farewell(until) if until <= now => {
+            Phase::Farewell(until, _) if until <= now => {
                 state.phase = Phase::Gone;
                 drop(state);
                 self.forget();
                 return None;
             }
-            Phase::Farewell(until) => until,
+            Phase::Farewell(until, _) => until,
             Phase::Open => match self.look_at(&mut state, now, stall) {
                 Ok((due, has)) => {
                     has_something = has;
@@ -562,13 +571,24 @@ impl Polling {
             return;
         }
         let life = state.life.take();
-        state.phase = Phase::Farewell(now() + FAREWELL);
         let is_waiting = state.is_waiting;
+        state.phase = match ended {
+            Ended::Closed(_) => Phase::Farewell(now() + FAREWELL, CLOSE),
+            // Nobody comes who would wait for it, but who is there is told.
+            Ended::Left if is_waiting => Phase::Farewell(now() + FAREWELL, NOOP),
+            Ended::Silent | Ended::Fault(_) if is_waiting => {
+                Phase::Farewell(now() + FAREWELL, CLOSE)
+            }
+            Ended::Left | Ended::Silent | Ended::Fault(_) => Phase::Gone,
+        };
+        let is_gone = state.phase == Phase::Gone;
         drop(state);
         if let Some(life) = life {
             life.end(ended);
         }
-        if is_waiting {
+        if is_gone {
+            self.forget();
+        } else if is_waiting {
             self.poll.wake();
         } else {
             self.want_care();

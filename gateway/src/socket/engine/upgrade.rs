@@ -32,11 +32,26 @@ pub(super) fn begin(
     let Some(upgrade) = Upgrade::take(&mut request) else {
         return query.refuse((3, "Bad request"));
     };
-    let Some(probe) = Probe::begin(polling) else {
+    let answer = upgrade.answer();
+    match Probe::begin(polling) {
+        Some(probe) => Websocket::probe(sessions, probe, query, upgrade),
+        None => Websocket::turn_away(sessions, query, upgrade),
+    }
+    answer
+}
+
+/// Answers who wants a websocket for a session that has one: it opens and is closed, as the
+/// original servers do, and the one that is there stays.
+pub(super) fn turn_away(
+    sessions: &Arc<Sessions>,
+    mut request: Request,
+    query: Query<'_>,
+) -> Response {
+    let Some(upgrade) = Upgrade::take(&mut request) else {
         return query.refuse((3, "Bad request"));
     };
     let answer = upgrade.answer();
-    Websocket::probe(sessions, probe, query, upgrade);
+    Websocket::turn_away(sessions, query, upgrade);
     answer
 }
 

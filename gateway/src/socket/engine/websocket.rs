@@ -5,7 +5,6 @@
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     io::IoSlice,
     pin::Pin,
     sync::Arc,
@@ -59,6 +58,15 @@ const READ: usize = 16 << 10;
 /// How long the end of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Codes of a close frame (RFC 6455, 7.4.1): all is said.
+const NORMAL: u16 = 1000;
+
+/// This side goes away, or gives its peer up.
+const GOING_AWAY: u16 = 1001;
+
+/// The peer broke the protocol.
+const PROTOCOL_ERROR: u16 = 1002;
+
 thread_local! {
     /// What was read, until it is decoded: one for all sockets of a thread.
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
@@ -97,8 +105,6 @@ enum Stage {
 /// A session that a websocket carries.
 struct Open {
     life: Life,
-    /// What is to be said before anything else.
-    first: VecDeque<Down>,
     /// It is closed for being slow, and still given the snapshot that is on its way.
     is_slow: bool,
     /// Takes it out of the register.
@@ -119,7 +125,7 @@ impl Websocket {
     ) {
         let (protocol, b64) = (life.protocol, life.b64);
         let registered = Registered { sessions: sessions.clone(), sid };
-        let session = Open::new(life, VecDeque::new(), registered);
+        let session = Open { life, is_slow: false, _registered: registered };
         let mut websocket = Self::new(sessions, Stage::Open(session), protocol, b64, upgrade);
         websocket.out.text(open.as_bytes());
         let tracker = &sessions.options().drain.tracker;
@@ -138,6 +144,14 @@ impl Websocket {
         let websocket = Self::new(sessions, stage, query.protocol, query.b64, upgrade);
         let tracker = &sessions.options().drain.tracker;
         sessions.hold(|| drop(task.set(tracker.spawn(websocket).abort_handle())));
+    }
+
+    /// Opens a websocket and closes it.
+    pub(super) fn turn_away(sessions: &Sessions, query: Query<'_>, upgrade: Upgrade) {
+        let stage = Stage::Farewell(now() + FAREWELL);
+        let mut websocket = Self::new(sessions, stage, query.protocol, query.b64, upgrade);
+        websocket.out.first(Opcode::Close, &NORMAL.to_be_bytes());
+        sessions.options().drain.tracker.spawn(websocket);
     }
 
     fn new(
@@ -196,7 +210,7 @@ impl Websocket {
                 }
             };
             let is_written = self.write(cx, now)?;
-            if self.is_slow_to_its_end() {
+            if self.is_slow_to_its_end(cx) {
                 self.end(Ended::Closed(CloseReason::Slow))?;
             } else if !(is_more && is_written) {
                 return self.leave(cx, now);
@@ -332,7 +346,8 @@ impl Websocket {
                         probe.probed();
                     }
                     Packet::Upgrade if probe.is_probed() => {
-                        self.stage = Stage::Open(probe.take_over().ok_or(Ended::Left)?);
+                        let taken = probe.hand_over().ok_or(Ended::Left)?;
+                        self.take_over(taken);
                     }
                     _ => return Err(Ended::Fault("probe")),
                 }
@@ -356,33 +371,52 @@ impl Websocket {
         Ok(())
     }
 
+    /// Makes a session this websocket's that was a polling one.
+    fn take_over(&mut self, taken: HandedOver) {
+        let HandedOver { sessions, sid, mut life, first } = taken;
+        if let Some(connected) = &mut life.connected {
+            *connected = metrics::connected(life.protocol, Kind::Websocket.label());
+        }
+        for down in first {
+            self.out.push(down, self.protocol, self.b64);
+        }
+        let _registered = Registered { sessions, sid };
+        self.stage = Stage::Open(Open { life, is_slow: false, _registered });
+    }
+
     /// Takes out what is to be said; tells whether there may be more.
     fn pull(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let Stage::Open(open) = &mut self.stage else { return Ok(false) };
-        while !open.is_slow && self.out.bytes() < BATCH {
-            let down = match open.first.pop_front() {
-                Some(down) => down,
-                None => match open.life.upper.poll_next(cx) {
-                    Poll::Pending => return Ok(false),
-                    Poll::Ready(down) => down,
-                },
-            };
-            match down {
-                // Cut off in the middle of a large `initial`, it would come back for the same
-                // one, and again; with it, it knows its versions and resumes.
-                Down::Close(Some(CloseReason::Slow)) if self.out.has_snapshot() => {
-                    open.is_slow = true;
-                }
-                Down::Close(reason) => return Err(Ended::of(reason)),
-                down => self.out.push(down, self.protocol, self.b64),
-            }
+        if open.is_slow {
+            return Ok(false);
         }
-        Ok(!open.is_slow)
+        let reason = loop {
+            if self.out.bytes() >= BATCH {
+                // Nothing more fits, but its end is heard.
+                match open.life.upper.poll_closed(cx) {
+                    Poll::Pending => return Ok(true),
+                    Poll::Ready(reason) => break reason,
+                }
+            }
+            match open.life.upper.poll_next(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Down::Close(reason)) => break reason,
+                Poll::Ready(down) => self.out.push(down, self.protocol, self.b64),
+            }
+        };
+        // Cut off in the middle of a large `initial`, it would come back for the same one, and
+        // again; with it, it knows its versions and resumes.
+        if reason == Some(CloseReason::Slow) && self.out.has_snapshot() {
+            open.is_slow = true;
+            return Ok(false);
+        }
+        Err(Ended::of(reason))
     }
 
-    fn is_slow_to_its_end(&self) -> bool {
-        let Stage::Open(Open { is_slow: true, life, .. }) = &self.stage else { return false };
-        !self.out.has_snapshot() || life.upper.is_over()
+    /// Tells whether a client that is too slow is given nothing more.
+    fn is_slow_to_its_end(&mut self, cx: &mut Context<'_>) -> bool {
+        let Stage::Open(Open { is_slow: true, life, .. }) = &mut self.stage else { return false };
+        !self.out.has_snapshot() || life.upper.poll_over(cx).is_ready()
     }
 
     /// Writes what waits; tells whether all has gone out.
@@ -465,36 +499,29 @@ impl Future for Websocket {
     }
 }
 
-impl Probe {
-    /// Makes the session this websocket's.
-    fn take_over(&self) -> Option<Open> {
-        let HandedOver { sessions, sid, mut life, first } = self.hand_over()?;
-        if let Some(connected) = &mut life.connected {
-            *connected = metrics::connected(life.protocol, Kind::Websocket.label());
-        }
-        Some(Open::new(life, first, Registered { sessions, sid }))
-    }
-}
-
-impl Open {
-    const fn new(life: Life, first: VecDeque<Down>, registered: Registered) -> Self {
-        Self { life, first, is_slow: false, _registered: registered }
-    }
-}
-
 fn fault(bad: BadPayload) -> Ended {
     Ended::Fault(bad.label())
 }
 
-/// Returns the code of a close frame (RFC 6455, 7.4.1).
+/// Returns the code of a close frame.
 const fn code(ended: Ended) -> u16 {
     match ended {
-        Ended::Left => 1000,
-        Ended::Closed(_) | Ended::Silent => 1001,
-        Ended::Fault(_) => 1002,
+        Ended::Left => NORMAL,
+        Ended::Closed(_) | Ended::Silent => GOING_AWAY,
+        Ended::Fault(_) => PROTOCOL_ERROR,
     }
 }
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_task_of_an_idle_websocket_is_small() {
+        assert!(size_of::<Websocket>() <= 240, "{}", size_of::<Websocket>());
+    }
 }

@@ -190,6 +190,11 @@ impl Cluster {
         }
     }
 
+    /// The port where HAProxy listens.
+    pub(super) const fn front_port(&self) -> u16 {
+        self.front
+    }
+
     /// Where clients reach the gateways through HAProxy.
     pub(super) fn front(&self) -> String {
         format!("http://127.0.0.1:{}", self.front)
@@ -295,6 +300,7 @@ pub(super) fn config(node: &str, ports: (u16, u16), shards: &[String; 3], store:
         r#"
 [server]
 listen  = "127.0.0.1:{public}"
+engine  = "pneumatic"
 node    = "{node}"
 origins = ["https://app.example.com"]
 

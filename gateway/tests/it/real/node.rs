@@ -130,6 +130,14 @@ impl Clients {
         .await
     }
 
+    /// The name of the gateway that a client is at now, by its session's id; empty if none is told.
+    pub(super) fn gateway(&self, client: usize) -> String {
+        let said = self.said(client);
+        let sid = said.iter().rev().find_map(|said| said["sid"].as_str());
+        let (node, _) = sid.and_then(|sid| sid.split_once('.')).unwrap_or_default();
+        node.to_owned()
+    }
+
     /// Waits until every client has its state.
     pub(super) async fn ready(&self) {
         for client in 0..self.len() {
