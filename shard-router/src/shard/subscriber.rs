@@ -4,7 +4,7 @@
 //! Wanted channels are a map under one short lock, so that asking never waits.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     convert::Infallible,
     mem,
     sync::{Arc, Mutex, MutexGuard},
@@ -24,9 +24,13 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
-use self::ledger::{Ledger, Mark, Step};
+use self::{
+    channels::Channels,
+    ledger::{Ledger, Mark, Step},
+};
 use crate::shard::backoff::Backoff;
 
+mod channels;
 mod ledger;
 
 /// What a subscription connection tells, in the order in which the shard did it.
@@ -93,7 +97,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Wanted {
     /// How often each channel is wanted, never zero.
-    channels: HashMap<Bytes, usize>,
+    channels: Channels,
     /// Calls that were not said to the server yet.
     asked: VecDeque<Asked>,
     /// Channels that became unwanted and were not said to the server yet.
@@ -138,9 +142,9 @@ impl Wanted {
 }
 
 impl Ticket {
-    fn is_wanted(&self, wanted: &HashMap<Bytes, usize>) -> bool {
+    fn is_wanted(&self, wanted: &Channels) -> bool {
         let mut channels = self.channels.iter();
-        self.channels.is_empty() || channels.any(|channel| wanted.contains_key(channel))
+        self.channels.is_empty() || channels.any(|channel| wanted.contains(channel))
     }
 }
 
@@ -151,7 +155,7 @@ impl Link {
     pub fn subscribe(&self, channels: Vec<Bytes>, ticket: u64) {
         let mut wanted = self.shared.lock();
         for channel in &channels {
-            *wanted.channels.entry(channel.clone()).or_default() += 1;
+            wanted.channels.add(channel);
         }
         let ticket = Ticket { number: ticket, channels };
         if wanted.connected {
@@ -172,13 +176,8 @@ impl Link {
     pub fn unsubscribe(&self, channels: Vec<Bytes>) {
         let mut wanted = self.shared.lock();
         for channel in channels {
-            let Some(count) = wanted.channels.get_mut(&channel) else { continue };
-            *count -= 1;
-            if *count == 0 {
-                wanted.channels.remove(&channel);
-                if wanted.connected {
-                    wanted.left.push_back(channel);
-                }
+            if wanted.channels.remove(&channel) && wanted.connected {
+                wanted.left.push_back(channel);
             }
         }
         drop(wanted);
@@ -333,7 +332,7 @@ impl Driver {
             wanted.connected = true;
             wanted.seek_at = 0;
             wanted.reset = None;
-            let channels: Vec<Bytes> = wanted.channels.keys().cloned().collect();
+            let channels: Vec<Bytes> = wanted.channels.iter().collect();
             let tickets = wanted.asked.drain(..).filter_map(|asked| asked.ticket).collect();
             (channels, tickets)
         };
@@ -412,12 +411,12 @@ impl Driver {
         while come.len() < CHUNK && tickets.len() < CHUNK {
             let Some(part) = asked.pop_front() else { break };
             // What was left again meanwhile must not be subscribed: `left` may be through already.
-            come.extend(part.channels.into_iter().filter(|channel| channels.contains_key(channel)));
+            come.extend(part.channels.into_iter().filter(|channel| channels.contains(channel)));
             tickets.extend(part.ticket);
         }
         let gone: Vec<Bytes> = left
             .drain(..left.len().min(CHUNK))
-            .filter(|channel| !channels.contains_key(channel))
+            .filter(|channel| !channels.contains(channel))
             .collect();
         let is_more = !asked.is_empty() || !left.is_empty();
         drop(wanted);
@@ -530,7 +529,7 @@ mod tests {
         let kept = tickets(&link);
         assert!(kept.len() <= CHUNK + 1, "{} are kept", kept.len());
         assert_eq!(kept[..2], [0, 1], "somebody waits for these");
-        assert_eq!(link.shared.lock().channels.len(), 1);
+        assert!(link.shared.lock().channels.iter().eq(channel(2)));
     }
 
     #[test]

@@ -2,14 +2,11 @@
 //!
 //! Pure: steps and answers in, steps and marks out.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    mem,
-};
+use std::{collections::VecDeque, mem};
 
 use bytes::Bytes;
 
-use super::{Broken, CHUNK, Ticket};
+use super::{Broken, CHUNK, Ticket, channels::Channels};
 
 /// How many channels may be said and not answered yet.
 ///
@@ -63,7 +60,7 @@ pub(super) struct Ledger {
     /// How many channels were said and not answered.
     waiting: usize,
     /// The channels subscribed once everything due is said and answered.
-    subscribed: HashSet<Bytes>,
+    subscribed: Channels,
     /// Whether [`Heard::Up`] was told for this connection.
     pub(super) is_up: bool,
 }
@@ -71,7 +68,8 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn want(&mut self, channels: impl IntoIterator<Item = Bytes>) {
         let subscribed = &mut self.subscribed;
-        let new = channels.into_iter().filter(|channel| subscribed.insert(channel.clone()));
+        let is_new = |channel: &Bytes| !subscribed.contains(channel) && subscribed.add(channel);
+        let new = channels.into_iter().filter(is_new);
         let new: Vec<Bytes> = new.collect();
         self.due.extend(new.chunks(CHUNK).map(|chunk| Step::Subscribe(chunk.to_vec())));
     }
