@@ -9,10 +9,10 @@ NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 PLAYS := behaviour::write_what_each_engine_does
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check compatibility chaos drops storm slow-readers bundle clean
+.PHONY: help run test check compatibility chaos drops storm slow-readers bench-engines official-suites fuzz bundle clean
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Start the demo board, or with CONFIG=path a gateway of your own
 	@$(NEED) cc cargo node npm
@@ -67,6 +67,23 @@ slow-readers: ## Measure whether fast clients notice slow ones; ARGS='--fast 500
 	@$(MAKE) --no-print-directory bundle
 	@$(CARGO) build --release --bin gateway
 	@$(CARGO) run --release --package loadtest --example slow_readers -- $(ARGS)
+
+bench-engines: ## Measure both engines side by side; ARGS='--connections 500' and the like
+	@$(NEED) cc cargo node npm redis-server
+	@$(MAKE) --no-print-directory bundle
+	@echo "Building the gateway and the benchmark; the first build takes some minutes."
+	@$(CARGO) build --release --bin gateway --bin engines
+	@target/release/engines $(or $(ARGS),--write docs/performance.md)
+
+official-suites: ## Run the socket.io project's protocol suites, which are in SUITES=folder
+	@$(NEED) cc cargo node npm
+	@test -n '$(SUITES)' || { echo "make official-suites SUITES=folder: where are the suites?" >&2; exit 2; }
+	@$(CARGO) build --quiet --package gateway --example echo
+	@deploy/tools/official-suites.sh '$(SUITES)' target/debug/examples/echo
+
+fuzz: ## Feed each decoder what no client sends, for SECONDS=120 each, and print what was reached
+	@$(NEED) c++ cargo llvm
+	@gateway/fuzz/run.sh $(or $(SECONDS),120)
 
 bundle: $(BUNDLE) ## Fetch the browser bundles that the gateway serves
 

@@ -187,6 +187,15 @@ impl Door {
         Self { guard: Guard::new(settings, authenticator), engine }
     }
 
+    fn router(self, path: &str) -> Router {
+        let serve =
+            async |State(door): State<Arc<Self>>, request: Request| door.answer(request).await;
+        Router::new()
+            .route(path, any(serve))
+            .route(&format!("{path}/"), any(serve))
+            .with_state(Arc::new(self))
+    }
+
     async fn answer(&self, request: Request) -> Response {
         self.guard.answer(request, async |request| self.lead(request).await).await
     }
@@ -217,13 +226,15 @@ impl Door {
 /// must find its session in the engine that it came to first. It is to be served through a
 /// [`stall::Listener`], with [`stall::Stream::peer`] as connect info.
 pub fn router(settings: &Settings, authenticator: Arc<Authenticator>, accept: Accept) -> Router {
-    let door = Arc::new(Door::new(settings, authenticator, accept));
-    let serve = async |State(door): State<Arc<Door>>, request: Request| door.answer(request).await;
-    Router::new()
-        .route("/socket.io", any(serve))
-        .route("/socket.io/", any(serve))
-        .with_state(door)
-        .merge(bundle::router(settings.client))
+    let door = Door::new(settings, authenticator, accept);
+    door.router("/socket.io").merge(bundle::router(settings.client))
+}
+
+/// Serves an engine of ours, whatever runs over it, at a path without a slash at its end.
+///
+/// As for [`router`], this is to be built once.
+pub fn route(path: &str, guard: Guard, engine: engine::Engine) -> Router {
+    Door { guard, engine: Engine::Pneumatic(engine) }.router(path)
 }
 
 #[cfg(test)]

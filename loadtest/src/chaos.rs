@@ -114,6 +114,7 @@ pub async fn run(plan: &Plan) -> Result<Report, ClusterError> {
         gateways: plan.gateways,
         shards: 3,
         keeps: true,
+        server: String::new(),
         config: "[mirror]\nverify_every = \"2s\"\n".to_owned(),
         folder: plan.folder.clone(),
     })

@@ -58,6 +58,8 @@ pub struct Plan {
     pub shards: usize,
     /// Whether the shards write an append-only file.
     pub keeps: bool,
+    /// More lines of `[server]`.
+    pub server: String,
     /// More of the gateways' configuration, such as `[mirror]`.
     pub config: String,
     /// Where files go; a folder is made in it, which is taken away again.
@@ -146,7 +148,7 @@ impl Cluster {
         let mut gateways = Vec::new();
         for number in 1..=plan.gateways {
             let name = format!("g{number}");
-            let text = config::text(&name, &shards, &sessions, &plan.config);
+            let text = config::text(&name, &shards, &sessions, plan);
             gateways.push(Gateway::start(&name, &plan.gateway, folder.path(), text)?);
         }
         let cluster =

@@ -32,8 +32,10 @@ use self::{
 };
 use crate::{
     cluster::{self, Cluster, ClusterError},
+    crowd::{self, Missing},
     light::{self, Client, Options},
     sample::Sample,
+    start::Engine,
     wire::Protocol,
 };
 
@@ -44,8 +46,6 @@ const TEAM: &str = "everybody";
 const CONFIG: &str = "[tree.team.collections.news]\nfeed = \"team.{team}.news\"\n";
 /// How often a state is looked for.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long all may take to get in, beyond the ramp.
-const ENTRY: Duration = Duration::from_secs(60);
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -72,6 +72,8 @@ pub struct Plan {
     pub resumes: bool,
     /// What chance is drawn from.
     pub seed: u64,
+    /// The gateways' engine; else its default.
+    pub engine: Option<Engine>,
     /// The gateway's program.
     pub gateway: PathBuf,
     /// Where files go.
@@ -88,8 +90,8 @@ pub enum Failure {
     #[error("an item was not published")]
     Publish(#[from] FeedError),
     /// Not everybody got in.
-    #[error("{0} clients got in of {1}; the first that did not: {2}")]
-    Entry(u64, usize, String),
+    #[error(transparent)]
+    Entry(#[from] Missing),
 }
 
 /// Runs it from the first process to the last figure.
@@ -103,6 +105,7 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
         gateways: 2,
         shards: 3,
         keeps: true,
+        server: Engine::line(plan.engine),
         config: CONFIG.to_owned(),
         folder: plan.folder.clone(),
     })
@@ -167,11 +170,7 @@ async fn let_in(
     }
     let targets: Arc<[_]> =
         cluster.gateways.iter().map(|gateway| ([127, 0, 0, 1], gateway.port()).into()).collect();
-    let began = Instant::now();
-    let mut clients = Vec::with_capacity(plan.clients);
-    for number in 0..plan.clients {
-        let due = began + Duration::from_secs_f64(number as f64 / plan.ramp);
-        sleep_until(due.into()).await;
+    let clients = crowd::start(0..plan.clients, plan.ramp, |number| {
         let protocol = if number % 4 < 2 { Protocol::Eio4 } else { Protocol::Eio3 };
         let options = Options {
             first: number,
@@ -181,19 +180,12 @@ async fn let_in(
             seed: plan.seed.wrapping_add(number as u64),
             ..Options::new(targets.clone(), protocol, cluster::cookie(&user(number)))
         };
-        let notes = Notes::new(plan.items, tally.clone());
-        clients.push(Arc::new(Client::spawn(options, notes)));
-    }
-    let deadline = Instant::now() + ENTRY;
-    while tally.entered() < plan.clients as u64 {
-        if Instant::now() > deadline {
-            let first = clients.iter().find_map(|client| client.listener().trouble());
-            let first = first.unwrap_or_else(|| "no initial in time".to_owned());
-            return Err(Failure::Entry(tally.entered(), plan.clients, first));
-        }
-        sleep(LOOK).await;
-    }
-    Ok(clients)
+        Client::spawn(options, Notes::new(plan.items, tally.clone()))
+    })
+    .await;
+    let first = || clients.iter().find_map(|client| client.listener().trouble());
+    crowd::enter(plan.clients, || tally.entered(), first).await?;
+    Ok(clients.into_iter().map(Arc::new).collect())
 }
 
 /// Cuts one client again and again; returns how often.

@@ -248,6 +248,13 @@ impl<L: Listener> Client<L> {
         self.listener
     }
 
+    /// Cuts the connection by a TCP reset for good, and waits until that is done.
+    pub async fn end(self) {
+        drop(self.commands);
+        // A listener that panicked is told by its lock.
+        let _ = self.task.await;
+    }
+
     async fn say(&self, command: Command) {
         // The task ends before its handle only by a listener's panic, which the lock tells.
         let _ = self.commands.send(command).await;

@@ -41,6 +41,21 @@ fn rss(status: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
+/// Counts the connections that are open at a local port; `None` where they cannot be seen.
+#[must_use]
+pub fn established(port: u16) -> Option<usize> {
+    let lines = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    Some(lines.lines().filter(|line| is_established(line, port)).count())
+}
+
+/// Reads the local address, the remote one and the state, which is 1 for an open connection.
+fn is_established(line: &str, port: u16) -> bool {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let local =
+        fields.next().and_then(|local| u16::from_str_radix(local.split_once(':')?.1, 16).ok());
+    local == Some(port) && fields.nth(1) == Some("01")
+}
+
 /// Raises the number of descriptors this process may have as far as it is let; returns it.
 #[must_use]
 pub fn raise_descriptors(wanted: u64) -> u64 {
@@ -60,6 +75,15 @@ mod tests {
         assert_eq!(cpu("7 (a"), None);
         assert_eq!(rss("Name:\tx\nVmRSS:\t  1024 kB\n"), Some(1 << 20));
         assert_eq!(rss("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn an_open_connection_is_known_by_its_local_port() {
+        let line = "   0: 0100007F:0BB8 0200007F:A1B2 01 00000000:00000000 00:00000000";
+        assert!(is_established(line, 3000));
+        assert!(!is_established(line, 3001));
+        assert!(!is_established(&line.replace(" 01 ", " 06 "), 3000));
+        assert!(!is_established("  sl  local_address rem_address   st", 3000));
     }
 
     #[test]

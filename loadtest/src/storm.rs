@@ -5,7 +5,6 @@
 //! there are feeds, however many clients ask for each. `ZSCORE` likewise for each lone item.
 
 mod report;
-mod world;
 
 use std::{
     collections::BTreeMap,
@@ -18,29 +17,27 @@ use std::{
 };
 
 use redis::cmd;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
 pub use self::report::Report;
-use self::world::World;
 use crate::{
     cluster::{self, Cluster, ClusterError},
+    crowd::{self, Missing},
     follower::{Counts, Follower},
     latency::Latency,
     light::{self, Client, Listener, Options},
     sample::Sample,
+    start::Engine,
     wire::Protocol,
+    world::World,
 };
 
 /// Verification reads feeds as well, so it is put off until this is over.
 const CONFIG: &str = "[mirror]\nverify_every = \"24h\"\n";
-/// How often a state is looked for.
-const LOOK: Duration = Duration::from_millis(50);
-/// The same where it means to look at every client.
+/// How often all clients are looked at.
 const LOOK_AT_ALL: Duration = Duration::from_millis(500);
 /// How long nothing more may come that is counted.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long everybody may take to get in, beyond the ramp.
-const ENTRY: Duration = Duration::from_secs(60);
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -57,6 +54,8 @@ pub struct Plan {
     pub patience: Duration,
     /// Whether clients resume; else each connect brings `initial`.
     pub resumes: bool,
+    /// The gateway's engine; else its default.
+    pub engine: Option<Engine>,
     /// The gateway's program.
     pub gateway: PathBuf,
     /// Where files go.
@@ -70,8 +69,8 @@ pub enum Failure {
     #[error("cluster does not do it")]
     Cluster(#[from] ClusterError),
     /// Not everybody got in before the storm.
-    #[error("{0} clients got in of {1}; the first that did not: {2}")]
-    Entry(u64, usize, String),
+    #[error(transparent)]
+    Entry(#[from] Missing),
 }
 
 /// Runs it from the first process to the last figure.
@@ -85,11 +84,12 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
         gateways: 1,
         shards: 3,
         keeps: false,
+        server: Engine::line(plan.engine),
         config: CONFIG.to_owned(),
         folder: plan.folder.clone(),
     })
     .await?;
-    let world = World::of(plan);
+    let world = World { users: plan.clients, members: plan.members, tasks: plan.tasks };
     world.write(&cluster).await?;
     let tally = Arc::new(Tally::default());
     let clients = let_in(plan, &world, &cluster, &tally).await?;
@@ -101,7 +101,8 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
     tally.begin();
     gateway.restart()?;
     let began = Instant::now();
-    let back = wait(&tally, plan.clients, plan.patience).await;
+    let back =
+        crowd::wait(plan.clients as u64, plan.patience, || tally.entered.load(Relaxed)).await;
     let took = began.elapsed();
     // Who cannot be told in time is told later.
     let (commands, changed) = loop {
@@ -155,42 +156,22 @@ async fn let_in(
     tally: &Arc<Tally>,
 ) -> Result<Vec<Client<Back>>, Failure> {
     let targets: Arc<[_]> = Arc::new([([127, 0, 0, 1], cluster.gateways[0].port()).into()]);
-    let began = Instant::now();
-    let mut clients = Vec::with_capacity(plan.clients);
-    for number in 0..plan.clients {
-        let (user, team) = (world.user(number), world.team(number));
-        cluster.put_session(&user, &user, &[team]).await?;
-        let due = began + Duration::from_secs_f64(number as f64 / plan.ramp);
-        sleep_until(due.into()).await;
+    let clients = crowd::start(0..plan.clients, plan.ramp, |number| {
         let protocol = if number % 2 == 0 { Protocol::Eio4 } else { Protocol::Eio3 };
         let options = Options {
             resumes: plan.resumes,
             source: Some(light::source(number)),
             seed: number as u64,
-            ..Options::new(targets.clone(), protocol, cluster::cookie(&user))
+            ..Options::new(targets.clone(), protocol, cluster::cookie(&world.user(number)))
         };
         let follower = Follower::new("users");
         let back = Back { follower, resumes: plan.resumes, tally: tally.clone() };
-        clients.push(Client::spawn(options, back));
-    }
-    let entered = wait(tally, plan.clients, ENTRY).await;
-    if entered < plan.clients as u64 {
-        let first = clients.iter().find_map(|client| client.listener().follower.broken.clone());
-        let first = first.unwrap_or_else(|| "no initial in time".to_owned());
-        return Err(Failure::Entry(entered, plan.clients, first));
-    }
+        Client::spawn(options, back)
+    })
+    .await;
+    let first = || clients.iter().find_map(|client| client.listener().follower.broken.clone());
+    crowd::enter(plan.clients, || tally.entered.load(Relaxed), first).await?;
     Ok(clients)
-}
-
-async fn wait(tally: &Tally, clients: usize, patience: Duration) -> u64 {
-    let deadline = Instant::now() + patience;
-    loop {
-        let entered = tally.entered.load(Relaxed);
-        if entered >= clients as u64 || Instant::now() > deadline {
-            return entered;
-        }
-        sleep(LOOK).await;
-    }
 }
 
 /// How often each command ran, on all shards together, by Redis's own count.

@@ -1,15 +1,9 @@
 //! How a benchmark with a promise ends: figures, perhaps a file, and an exit code.
 
-use std::{
-    fmt::Display,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{fmt::Display, path::Path, process::ExitCode};
 
 use anyhow::Context;
 use serde_json::Value;
-
-use crate::cluster::built_gateway;
 
 /// The promise is not kept.
 const BROKEN: u8 = 1;
@@ -23,18 +17,6 @@ pub trait Verdict: Display {
 
     /// Returns the figures for programs.
     fn to_json(&self) -> Value;
-}
-
-/// Returns the gateway's program that was named, or the one that was built beside this one.
-///
-/// # Errors
-///
-/// Returns an error when none was named and none is there.
-pub fn gateway(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    Ok(match named {
-        Some(file) => file,
-        None => built_gateway()?,
-    })
 }
 
 /// Waits for a benchmark, or Ctrl-C; prints what it came to and writes it to `json`.

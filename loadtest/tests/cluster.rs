@@ -12,6 +12,7 @@ async fn what_was_killed_or_stopped_is_healed_with_its_data() {
         gateways: 2,
         shards: 3,
         keeps: true,
+        server: String::new(),
         config: "[mirror]\nverify_every = \"2s\"\n".to_owned(),
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned(),
     };

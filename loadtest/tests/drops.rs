@@ -21,6 +21,7 @@ fn plan() -> Plan {
         settle: Duration::from_secs(20),
         resumes: true,
         seed: 7,
+        engine: None,
         gateway: built_gateway().unwrap(),
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned(),
     }

@@ -16,6 +16,7 @@ async fn check(resumes: bool) {
         ramp: 500.0,
         patience: Duration::from_secs(60),
         resumes,
+        engine: None,
         gateway: built_gateway().unwrap(),
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned(),
     };

@@ -3,13 +3,14 @@
 //! Exit codes: 0 every client shows what Redis has and heard nothing twice, 1 not so, 2 usage,
 //! 3 this machine or the cluster does not do it.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use loadtest::{
     drops::{self, Plan},
     runner::check_descriptors,
-    verdict::{conclude, gateway},
+    start::{Engine, Start},
+    verdict::conclude,
 };
 
 /// What may stand on the command line.
@@ -22,9 +23,6 @@ struct Flags {
     /// How many users they are; each client its own where this is not given
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     users: Option<u32>,
-    /// How many clients begin per second
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
-    ramp: u32,
     /// For how long items are published
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
@@ -49,28 +47,26 @@ struct Flags {
     /// What chance is drawn from; printed with the figures
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The gateway's program; else the one beside this program
-    #[arg(long, value_name = "FILE")]
-    gateway: Option<PathBuf>,
-    /// Write the figures to a file as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// The gateways' engine; else its default
+    #[arg(long)]
+    engine: Option<Engine>,
+    #[command(flatten)]
+    start: Start,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let flags = Flags::parse();
-    let json = flags.json.clone();
+    let json = flags.start.json.clone();
     conclude("drops", run(flags), json.as_deref()).await
 }
 
 async fn run(flags: Flags) -> anyhow::Result<drops::Report> {
     check_descriptors(flags.clients as usize)?;
-    let gateway = gateway(flags.gateway)?;
     let plan = Plan {
         clients: flags.clients as usize,
         users: flags.users.unwrap_or(flags.clients) as usize,
-        ramp: flags.ramp.into(),
+        ramp: flags.start.ramp.into(),
         items: (flags.seconds * flags.rate) as usize,
         rate: flags.rate.into(),
         payload: flags.payload.into(),
@@ -79,7 +75,8 @@ async fn run(flags: Flags) -> anyhow::Result<drops::Report> {
         settle: flags.settle,
         resumes: !flags.no_resume,
         seed: flags.seed,
-        gateway,
+        engine: flags.engine,
+        gateway: flags.start.gateway()?,
         folder: std::env::temp_dir(),
     };
     Ok(drops::run(&plan).await?)

@@ -1,15 +1,16 @@
 //! The configuration of the gateways of a [`Cluster`](super::Cluster).
 
-use super::{COOKIE, Redis, SECRET, TOKEN};
+use super::{COOKIE, Plan, Redis, SECRET, TOKEN};
 
 /// Where a gateway listens, as it stands in its configuration before it has ports.
 pub(super) const LISTEN: &str = "@LISTEN@";
 /// Where its admin listener is.
 pub(super) const ADMIN: &str = "@ADMIN@";
 
-/// Writes the configuration of one gateway; defaults but for what has to be said, and `more`.
+/// Writes the configuration of one gateway; defaults but for what has to be said, and for what
+/// the plan says.
 #[must_use]
-pub fn text(node: &str, shards: &[Redis], sessions: &Redis, more: &str) -> String {
+pub fn text(node: &str, shards: &[Redis], sessions: &Redis, plan: &Plan) -> String {
     let nodes: Vec<String> = shards
         .iter()
         .map(|shard| {
@@ -20,6 +21,7 @@ pub fn text(node: &str, shards: &[Redis], sessions: &Redis, more: &str) -> Strin
         r#"[server]
 listen = "127.0.0.1:{LISTEN}"
 node   = "{node}"
+{server}
 
 [admin]
 listen = "127.0.0.1:{ADMIN}"
@@ -56,7 +58,9 @@ feed = "user.{{user}}.notes"
 [subscribe]
 allow = ["public.{{any}}", "team.{{team}}.chat"]
 
-{more}"#,
+{config}"#,
+        server = plan.server,
+        config = plan.config,
         store = sessions.url(),
         nodes = nodes.concat(),
     )
