@@ -22,7 +22,9 @@ pub async fn heartbeats(scene: Scene) -> Result<()> {
         ..scene.settings()
     };
     let mut stage = Stage::start_with(&settings).await;
-    let mut client = scene.client_with(&stage.url(), json!({ "packets": true }));
+    // An upgrade is not over before what an engine may say at once is heard.
+    let link = Link::to(stage.addr, Trouble::Slow(Duration::from_millis(50))).await;
+    let mut client = scene.client_with(&link.url(), json!({ "packets": true }));
     let guest = stage.joins().await.context("it never joins")?;
     let kind = if scene.way.is_eio3() { "pong" } else { "ping" };
     // An upgrade has a pong of its own, on the websocket that is not the transport yet.
