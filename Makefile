@@ -9,7 +9,7 @@ NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 PLAYS := behaviour::write_what_each_engine_does
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check compatibility chaos drops storm slow-readers bench-engines official-suites bundle clean
+.PHONY: help run test check compatibility chaos drops storm slow-readers bench-engines official-suites fuzz bundle clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,10 @@ official-suites: ## Run the socket.io project's protocol suites, which are in SU
 	@test -n '$(SUITES)' || { echo "make official-suites SUITES=folder: where are the suites?" >&2; exit 2; }
 	@$(CARGO) build --quiet --package gateway --example echo
 	@deploy/tools/official-suites.sh '$(SUITES)' target/debug/examples/echo
+
+fuzz: ## Feed each decoder what no client sends, for SECONDS=120 each, and print what was reached
+	@$(NEED) c++ cargo llvm
+	@gateway/fuzz/run.sh $(or $(SECONDS),120)
 
 bundle: $(BUNDLE) ## Fetch the browser bundles that the gateway serves
 

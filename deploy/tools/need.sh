@@ -3,12 +3,13 @@
 #
 #   deploy/tools/need.sh redis-server haproxy chromium
 #
-# Knows: cc cargo chromium curl fonts-cjk fonts-emoji haproxy node npm python3
-# python3-venv redis-cli redis-server. What is there already is left alone; what
+# Knows: c++ cc cargo chromium curl fonts-cjk fonts-emoji haproxy llvm node npm
+# python3 python3-venv redis-cli redis-server. What is there already is left alone; what
 # is missing comes from the system's package manager, as root or by `sudo -n`.
 # Where neither works, it prints the line to run and fails.
 set -euo pipefail
 
+tools=$(dirname "$0")
 rust_at_least=1.94
 node_at_least=18
 
@@ -27,11 +28,13 @@ font_for() {
 
 has() {
   case $1 in
+    c++) on_path c++ || on_path g++ || on_path clang++ ;;
     cc) on_path cc || on_path gcc || on_path clang ;;
     cargo) on_path cargo && reaches "$(cargo --version 2>/dev/null | cut -d ' ' -f 2)" "$rust_at_least" ;;
     chromium) on_path chromium || on_path chromium-browser || on_path google-chrome || [ -x "${CHROMIUM:-}" ] ;;
     fonts-cjk) font_for ':lang=ja' && font_for ':lang=zh-cn' ;;
     fonts-emoji) font_for ':lang=und-zsye' ;;
+    llvm) "$tools/llvm.sh" llvm-cov >/dev/null && "$tools/llvm.sh" llvm-profdata >/dev/null ;;
     node) node_reaches ;;
     python3-venv) python3 -c 'import ensurepip, venv' >/dev/null 2>&1 ;;
     curl | haproxy | npm | python3 | redis-cli | redis-server) on_path "$1" ;;
@@ -55,11 +58,13 @@ manager() {
 # What a manager calls a program.
 package() {
   case "$1:$2" in
-    apt-get:cc) echo build-essential ;;
+    apt-get:c++ | apt-get:cc) echo build-essential ;;
     apt-get:fonts-cjk) echo fontconfig fonts-noto-cjk ;;
     apt-get:fonts-emoji) echo fontconfig fonts-noto-color-emoji ;;
+    apt-get:llvm) echo "llvm-$("$tools/llvm.sh" version)" ;;
     apt-get:node) echo nodejs ;;
     apt-get:redis-cli) echo redis-tools ;;
+    dnf:c++) echo gcc-c++ ;;
     dnf:cc) echo gcc make ;;
     dnf:fonts-cjk) echo fontconfig google-noto-sans-cjk-fonts ;;
     dnf:fonts-emoji) echo fontconfig google-noto-color-emoji-fonts ;;
@@ -67,13 +72,14 @@ package() {
     dnf:npm) echo nodejs-npm ;;
     dnf:python3-venv) echo python3-pip ;;
     dnf:redis-cli | dnf:redis-server) echo redis ;;
-    apk:cc) echo build-base ;;
+    apk:c++ | apk:cc) echo build-base ;;
     apk:fonts-cjk) echo fontconfig font-noto-cjk ;;
     apk:fonts-emoji) echo fontconfig font-noto-emoji ;;
+    apk:llvm) echo "llvm$("$tools/llvm.sh" version)" ;;
     apk:node) echo nodejs ;;
     apk:python3-venv) echo py3-pip ;;
     apk:redis-cli | apk:redis-server) echo redis ;;
-    brew:cc) echo gcc ;;
+    brew:c++ | brew:cc) echo gcc ;;
     brew:fonts-cjk) echo fontconfig font-noto-sans-cjk ;;
     brew:fonts-emoji) echo fontconfig font-noto-color-emoji ;;
     brew:npm) echo node ;;

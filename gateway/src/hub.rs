@@ -3,7 +3,7 @@
 //! The hub drops frames into mailboxes and never learns what a socket is.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet},
     fmt,
     sync::Arc,
 };
@@ -71,8 +71,12 @@ pub struct Hub {
 #[derive(Debug, Default)]
 struct Members {
     list: Vec<Member>,
-    places: HashMap<ClientId, usize>,
+    /// Where each stands; there once they are too many to look through.
+    places: Option<Box<HashMap<ClientId, usize>>>,
 }
+
+/// So many are looked through.
+const FEW: usize = 32;
 
 #[derive(Debug)]
 struct Member {
@@ -84,21 +88,15 @@ impl Hub {
     /// Lets a client hear a room.
     pub fn join(&mut self, room: Room, client: ClientId, outbox: Outbox) {
         let members = self.rooms.entry(room).or_default();
-        if let Entry::Vacant(place) = members.places.entry(client) {
-            place.insert(members.list.len());
-            members.list.push(Member { client, outbox });
+        if members.place(client).is_none() {
+            members.add(Member { client, outbox });
         }
     }
 
     /// Lets a client hear a room no longer.
     pub fn leave(&mut self, room: &Room, client: ClientId) {
         if let Some(members) = self.rooms.get_mut(room) {
-            if let Some(at) = members.places.remove(&client) {
-                members.list.swap_remove(at);
-                if let Some(moved) = members.list.get(at) {
-                    members.places.insert(moved.client, at);
-                }
-            }
+            members.remove(client);
             if members.list.is_empty() {
                 self.rooms.remove(room);
             }
@@ -114,7 +112,7 @@ impl Hub {
     /// Tells whether this client hears a room.
     #[must_use]
     pub fn contains(&self, room: &Room, client: ClientId) -> bool {
-        self.rooms.get(room).is_some_and(|members| members.places.contains_key(&client))
+        self.rooms.get(room).is_some_and(|members| members.place(client).is_some())
     }
 
     /// Lists who hears at least one of these rooms, each once.
@@ -150,6 +148,44 @@ impl Hub {
     }
 }
 
+impl Members {
+    fn place(&self, client: ClientId) -> Option<usize> {
+        match &self.places {
+            Some(places) => places.get(&client).copied(),
+            None => self.list.iter().position(|member| member.client == client),
+        }
+    }
+
+    fn add(&mut self, member: Member) {
+        if let Some(places) = &mut self.places {
+            places.insert(member.client, self.list.len());
+        }
+        if self.list.is_empty() {
+            // The room of a user has one connection nearly always.
+            self.list.reserve_exact(1);
+        }
+        self.list.push(member);
+        if self.places.is_none() && self.list.len() > FEW {
+            let places = self.list.iter().zip(0..).map(|(member, at)| (member.client, at));
+            self.places = Some(Box::new(places.collect()));
+        }
+    }
+
+    fn remove(&mut self, client: ClientId) {
+        let Some(at) = self.place(client) else { return };
+        self.list.swap_remove(at);
+        if let Some(places) = &mut self.places {
+            places.remove(&client);
+            if let Some(moved) = self.list.get(at) {
+                places.insert(moved.client, at);
+            }
+        }
+        if self.list.len() <= FEW / 2 {
+            self.places = None;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +205,25 @@ mod tests {
         hub.leave(&rooms[0], ClientId(1));
         assert!(hub.is_empty(&rooms[0]));
         assert_eq!(hub.members(&rooms), [ClientId(1)]);
+    }
+
+    #[test]
+    fn a_room_knows_its_members_however_many_they_are() {
+        let (mut hub, room) = (Hub::default(), Room::Team(TeamId::new("red")));
+        let (outbox, _inbox) = mailbox(1_000);
+        for round in 0..2 {
+            for client in 0..3 * FEW as u64 {
+                hub.join(room.clone(), ClientId(client), outbox.clone());
+                hub.join(room.clone(), ClientId(client), outbox.clone());
+            }
+            assert_eq!(hub.members(std::slice::from_ref(&room)).len(), 3 * FEW, "{round}");
+            for client in 0..3 * FEW as u64 {
+                assert!(hub.contains(&room, ClientId(client)));
+                hub.leave(&room, ClientId(client));
+                assert!(!hub.contains(&room, ClientId(client)));
+            }
+            assert!(hub.is_empty(&room));
+        }
     }
 
     #[test]

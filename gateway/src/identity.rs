@@ -1,12 +1,12 @@
 //! Who a client is: user, teams, and the session that says so.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-        pub struct $name(std::sync::Arc<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes the id as it is.
@@ -48,7 +48,7 @@ pub struct Identity {
     /// The user.
     pub user: UserId,
     /// The teams, sorted, each once.
-    pub teams: Vec<TeamId>,
+    pub teams: Arc<[TeamId]>,
 }
 
 impl Identity {
@@ -57,7 +57,7 @@ impl Identity {
     pub fn new(user: UserId, mut teams: Vec<TeamId>) -> Self {
         teams.sort();
         teams.dedup();
-        Self { user, teams }
+        Self { user, teams: teams.into() }
     }
 
     /// Tells whether the user is in this team.

@@ -33,6 +33,7 @@ mod links;
 mod passing;
 mod resume;
 mod rounds;
+mod shelf;
 mod state;
 mod topology;
 mod view;

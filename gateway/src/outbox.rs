@@ -124,7 +124,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: Queue,
+    /// There while something waits, or a snapshot is on its way.
+    queue: Option<Box<Queue>>,
     closed: Option<CloseReason>,
     /// It was closed for another reason too, or the client has left by itself: nothing of what
     /// is on its way is waited for.
@@ -186,7 +187,7 @@ impl Outbox {
         if state.closed.is_some() || state.is_over {
             return Err(Closed);
         }
-        let pushed = state.queue.push(outgoing, self.shared.bound);
+        let pushed = state.queue.get_or_insert_default().push(outgoing, self.shared.bound);
         if pushed == Err(Overflow) {
             state.close(CloseReason::Slow);
         }
@@ -218,7 +219,12 @@ impl State {
     fn close(&mut self, reason: CloseReason) {
         self.is_over |= reason != CloseReason::Slow;
         self.closed.get_or_insert(reason);
-        self.queue.clear();
+        self.queue = None;
+    }
+
+    /// Gives the memory of a queue back in which nothing waits: most clients are idle.
+    fn give_back(&mut self) {
+        self.queue.take_if(|queue| queue.is_idle());
     }
 }
 
@@ -226,7 +232,7 @@ impl Drop for Mailbox {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.is_over = true;
-        state.queue.clear();
+        state.queue = None;
     }
 }
 
@@ -251,17 +257,24 @@ impl Mailbox {
     /// An `initial` or a `reset` that was taken is on its way until [`Mailbox::let_go`].
     pub fn try_next(&mut self) -> Option<Outgoing> {
         let mut state = self.shared.state();
-        match state.closed {
-            Some(reason) => Some(Outgoing::Close(reason)),
-            None => state.queue.pop(self.shared.bound),
+        if let Some(reason) = state.closed {
+            return Some(Outgoing::Close(reason));
         }
+        let outgoing = state.queue.as_mut()?.pop(self.shared.bound);
+        if outgoing.is_none() {
+            state.give_back();
+        }
+        outgoing
     }
 
     /// Notes that so many bytes of `initial`s and `reset`s have gone out.
     pub fn let_go(&mut self, snapshots: usize) {
         let mut state = self.shared.state();
-        if state.closed.is_none() {
-            state.queue.let_go(snapshots, self.shared.bound);
+        if state.closed.is_none()
+            && let Some(queue) = &mut state.queue
+        {
+            queue.let_go(snapshots, self.shared.bound);
+            state.give_back();
         }
     }
 

@@ -26,7 +26,7 @@ pub const KEPT: Duration = Duration::from_secs(2);
 /// How often a bad answer is asked again, at most.
 pub const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
-/// How many sessions are remembered; each takes a few hundred bytes.
+/// How many sessions are remembered at most; each takes a few hundred bytes.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(20_000).expect("it is not zero");
 
 /// The look-ups of one store.
@@ -116,6 +116,12 @@ impl Lookups {
 
     fn slot(&self, id: &SessionId) -> Arc<Slot> {
         let mut slots = self.slots.lock().expect("no holder of this lock panics");
+        // Two go for one that comes, so that what is too old to answer anybody does not pile up.
+        for _ in 0..2 {
+            if slots.peek_lru().is_some_and(|(_, slot)| is_old(slot)) {
+                slots.pop_lru();
+            }
+        }
         slots.get_or_insert(id.clone(), Arc::default).clone()
     }
 
@@ -140,6 +146,13 @@ impl Lookups {
             slots.pop(&id);
         }
     }
+}
+
+/// Tells whether nobody is answered by what is known of a session, and nobody asks for it.
+fn is_old(slot: &Arc<Slot>) -> bool {
+    let is_old = |known: &Known| known.asked.elapsed() >= KEPT.max(ASKED_AGAIN);
+    Arc::strong_count(slot) == 1
+        && slot.try_lock().is_ok_and(|known| known.as_ref().is_none_or(is_old))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub(super) struct Client {
     /// Whether it has its state, and hears its rooms.
     pub(super) joined: bool,
     /// Teams whose rooms it hears.
-    pub(super) teams: Vec<TeamId>,
+    pub(super) teams: Arc<[TeamId]>,
     /// Feeds it hears by name.
     pub(super) subscribed: Vec<Arc<str>>,
 }
@@ -126,7 +126,7 @@ impl State {
     ) {
         let Session { id: session, identity } = session;
         self.acquire(&Owner::User(identity.user.clone()));
-        for team in &identity.teams {
+        for team in identity.teams.iter() {
             self.acquire(&Owner::Team(team.clone()));
         }
         owners(&identity).for_each(|owner| self.fetch(&owner, Instant::now()));
@@ -136,10 +136,10 @@ impl State {
             identity,
             attendant,
             joined: false,
-            teams: Vec::new(),
+            teams: Arc::default(),
             subscribed: Vec::new(),
         };
-        self.clients.insert(id, client);
+        self.clients.insert(id, Box::new(client));
     }
 
     pub(super) fn wait(&mut self, client: ClientId, what: What) {
@@ -157,7 +157,7 @@ impl State {
                 self.keeper.want_item(&attrs, owner.id(), shard, now);
             }
             view.attrs_known = !view.shared || self.keeper.item(&view.attrs, owner.id()).is_some();
-            self.views.insert(owner.clone(), view);
+            self.views.insert(owner.clone(), Box::new(view));
             self.meet(owner, needs, now);
             self.open.insert(owner.clone());
         }
@@ -186,13 +186,13 @@ impl State {
         let Some(client) = self.clients.remove(&id) else { return };
         self.waiting.drop_of(id, |_| true);
         self.hub.leave(&Room::User(client.identity.user.clone()), id);
-        for team in &client.teams {
+        for team in client.teams.iter() {
             self.hub.leave(&Room::Team(team.clone()), id);
         }
         for feed in &client.subscribed {
             self.unhear(id, feed);
         }
-        for team in &client.identity.teams {
+        for team in client.identity.teams.iter() {
             self.release(&Owner::Team(team.clone()));
         }
         self.release(&Owner::User(client.identity.user));
@@ -209,8 +209,8 @@ impl State {
             identity.teams.iter().filter(|team| !before.is_in(team.as_str())).cloned().collect();
         for team in before.teams.iter().filter(|team| !identity.is_in(team.as_str())) {
             let client = self.clients.get_mut(&id).expect("was there above");
-            if let Some(at) = client.teams.iter().position(|own| own == team) {
-                client.teams.swap_remove(at);
+            if client.teams.contains(team) {
+                client.teams = client.teams.iter().filter(|own| *own != team).cloned().collect();
                 self.hub.leave(&Room::Team(team.clone()), id);
                 let attrs = self.views[&Owner::Team(team.clone())].attrs.clone();
                 let gone = Frame::event("retract", snapshot::gone_json(&attrs, team.as_str()));
@@ -401,6 +401,9 @@ impl State {
         }
         let view = self.views.get_mut(&user).expect("a client's views are there");
         view.keep_initial(revisions, frame.clone());
+        for owner in owners(identity) {
+            self.shelf.put(&owner, &mut self.views);
+        }
         frame
     }
 
@@ -439,8 +442,9 @@ impl State {
         let json = snapshot::item_event_json(&view.attrs, team.as_str(), item, v);
         let mut frames = vec![Frame::event("publish", json)];
         frames.extend(view.resets(&self.keeper));
+        self.shelf.put(&owner, &mut self.views);
         let client = self.clients.get_mut(&id).expect("the caller looked");
-        client.teams.push(team.clone());
+        client.teams = client.teams.iter().chain([team]).cloned().collect();
         for frame in &frames {
             let name = if frame.name() == "publish" { "publish" } else { "reset" };
             metrics::events_delivered(name, u64::from(client.outbox.offer(frame).is_ok()));

@@ -171,6 +171,7 @@ impl State {
                 Step::Reset(owner, place) => {
                     let view = self.views.get_mut(&owner).expect("a client's views are there");
                     offer(outbox, "reset", &view.reset_frame(place, &self.keeper));
+                    self.shelf.put(&owner, &mut self.views);
                 }
             }
         }
@@ -280,7 +281,7 @@ impl State {
 /// Which feeds of a client's views are told how.
 struct Plan<'a> {
     keeper: &'a Keeper,
-    views: &'a HashMap<Owner, View>,
+    views: &'a HashMap<Owner, Box<View>>,
     claims: &'a Claims,
     new_teams: &'a HashSet<TeamId>,
     /// Feeds that are sent anew wherever they hang: part of one `reset` at least.
@@ -302,7 +303,7 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(
         keeper: &'a Keeper,
-        views: &'a HashMap<Owner, View>,
+        views: &'a HashMap<Owner, Box<View>>,
         claims: &'a Claims,
         new_teams: &'a HashSet<TeamId>,
         room: usize,

@@ -20,6 +20,7 @@ use super::{
     client::Client,
     links::{Links, Voice},
     rounds::Rounds,
+    shelf::Shelf,
     view::{Need, Owner, PlaceId, View},
     waiting::{Until, Waiting},
 };
@@ -77,14 +78,16 @@ pub(super) struct State {
     answers: mpsc::Sender<Answered>,
     answered: mpsc::Receiver<Answered>,
     pub(super) mark_channel: Bytes,
-    pub(super) views: HashMap<Owner, View>,
+    pub(super) views: HashMap<Owner, Box<View>>,
     /// Where each feed hangs.
     pub(super) hung: HashMap<Arc<str>, Vec<(Owner, PlaceId)>>,
+    /// What is encoded of views.
+    pub(super) shelf: Shelf,
     /// Views that changed, with a `reset` that may be due.
     pub(super) open: HashSet<Owner>,
     /// Views to be looked at again when the patience with one of their feeds ends.
     pub(super) alarms: BTreeMap<(Instant, u64), Owner>,
-    pub(super) clients: HashMap<ClientId, Client>,
+    pub(super) clients: HashMap<ClientId, Box<Client>>,
     /// Who subscribed to a feed by its name and was told that it cannot be read; not in its room yet.
     pub(super) untold: HashMap<Arc<str>, Vec<ClientId>>,
     /// Feeds that those who subscribed by name get anew once all that happened is taken in.
@@ -126,6 +129,7 @@ impl State {
             mark_channel: Bytes::from(settings.keeper.mark_channel),
             views: HashMap::new(),
             hung: HashMap::new(),
+            shelf: Shelf::default(),
             open: HashSet::new(),
             alarms: BTreeMap::new(),
             clients: HashMap::new(),
@@ -288,7 +292,7 @@ impl State {
 
     /// Wakes those who wait for a view, if it is whole now.
     fn ready(&mut self, owner: &Owner) {
-        if self.views.get(owner).is_some_and(View::is_ready) {
+        if self.views.get(owner).is_some_and(|view| view.is_ready()) {
             self.waiting.happened(&Until::Ready(owner.clone()));
         }
     }
@@ -406,7 +410,10 @@ impl State {
                 match need {
                     Need::Hang(feed, place) => {
                         self.keeper.want(&feed, self.router.owner(&feed), now);
-                        self.hung.entry(feed.clone()).or_default().push((owner.clone(), place));
+                        // Hardly any feed hangs in two places.
+                        let places = self.hung.entry(feed.clone());
+                        let places = places.or_insert_with(|| Vec::with_capacity(1));
+                        places.push((owner.clone(), place));
                         if self.keeper.mirror(&feed).is_some()
                             && let Some(view) = self.views.get_mut(owner)
                         {
@@ -437,6 +444,8 @@ impl State {
             let resets = view.announce(&self.keeper, now, !self.hub.is_empty(&room));
             // What is still open waits for its feed, which wakes it, or for its patience to end.
             let alarm = view.patience_ends();
+            self.shelf.put(&owner, &mut self.views);
+            let Some(view) = self.views.get_mut(&owner) else { continue };
             if let Some(at) = alarm.filter(|at| view.alarm.is_none_or(|set| *at < set)) {
                 view.alarm = Some(at);
                 self.next_alarm += 1;

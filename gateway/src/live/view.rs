@@ -90,13 +90,14 @@ pub(super) struct View {
     pub(super) shared: bool,
     pub(super) attrs_known: bool,
     /// Versions of attributes that some here hold while nobody knows the right one.
-    attrs_held: HashSet<Option<Version>>,
+    attrs_held: Option<Box<HashSet<Option<Version>>>>,
     top: Vec<PlaceId>,
-    places: BTreeMap<PlaceId, Place>,
+    /// By numbers that only grow, so that what is above comes before what is below it.
+    places: BTreeMap<PlaceId, Box<Place>>,
     next: PlaceId,
     /// Places whose next step is a `reset` to the room.
     open: BTreeSet<PlaceId>,
-    unfilled: HashSet<PlaceId>,
+    unfilled: BTreeSet<PlaceId>,
     pub(super) clients: usize,
     /// When it is looked at again because the patience with a feed ends.
     pub(super) alarm: Option<Instant>,
@@ -105,17 +106,18 @@ pub(super) struct View {
     revision: u64,
     /// The `initial` of this user, and the revisions of the views that it was made of.
     initial: Option<(Vec<u64>, Frame)>,
+    /// How many bytes were encoded and are not counted by the shelf yet.
+    encoded: usize,
 }
 
 #[derive(Debug)]
 struct Place {
     feed: Arc<str>,
-    /// Which collection of the tree this is: the indices from the branch down.
-    path: Vec<usize>,
-    vars: Vars,
+    /// Which it is of the collections that the tree has here.
+    index: usize,
     /// The place and the item above; `None` right below the model at the top.
-    parent: Option<(PlaceId, String)>,
-    children: BTreeMap<String, Vec<PlaceId>>,
+    parent: Option<(PlaceId, Arc<str>)>,
+    children: BTreeMap<Arc<str>, Box<[PlaceId]>>,
     shown: Shown,
     since: Instant,
     encoded: Option<Arc<str>>,
@@ -147,49 +149,78 @@ impl View {
             .into();
         let shared = shared.is_some();
         let count = branch.map_or(0, |branch| branch.collections.len());
-        let vars =
-            Vars::default().with(owner.variable(), owner.id()).expect("an id is never empty");
         let mut view = Self {
             owner,
             tree,
             attrs,
             shared,
             attrs_known: !shared,
-            attrs_held: HashSet::new(),
+            attrs_held: None,
             top: Vec::new(),
             places: BTreeMap::new(),
             next: 0,
             open: BTreeSet::new(),
-            unfilled: HashSet::new(),
+            unfilled: BTreeSet::new(),
             clients: 0,
             alarm: None,
             model: None,
             revision: new_revision(),
             initial: None,
+            encoded: 0,
         };
+        let vars = view.vars_at_top();
         for index in 0..count {
-            let place = view.hang(vec![index], vars.clone(), None, now, needs);
+            let place = view.hang(index, &vars, None, now, needs);
             view.top.push(place);
             view.open.insert(place);
         }
         view
     }
 
-    fn collection(&self, path: &[usize]) -> &Collection {
-        let branch = self.owner.branch(&self.tree).expect("a place was made from its branch");
-        let (first, rest) = path.split_first().expect("a path is never empty");
-        rest.iter().fold(&branch.collections[*first], |above, index| &above.collections[*index])
+    /// Returns the collection of the tree that hangs at a place.
+    fn collection(&self, place: PlaceId) -> &Collection {
+        let Place { parent, index, .. } = &*self.places[&place];
+        match parent {
+            Some((above, _)) => &self.collection(*above).collections[*index],
+            None => &self.branch().collections[*index],
+        }
+    }
+
+    fn branch(&self) -> &Branch {
+        self.owner.branch(&self.tree).expect("a place was made from its branch")
+    }
+
+    fn vars_at_top(&self) -> Vars {
+        let vars = Vars::default().with(self.owner.variable(), self.owner.id());
+        vars.expect("an id is never empty")
+    }
+
+    /// Returns what stands for placeholders below an item of a place; they are not kept for
+    /// each place, as only one that grows needs them. `None` where nothing can hang.
+    fn vars_below(&self, place: PlaceId, id: &str) -> Option<Vars> {
+        let vars = match &self.places[&place].parent {
+            Some((above, id)) => self.vars_below(*above, id)?,
+            None => self.vars_at_top(),
+        };
+        match &self.collection(place).item {
+            Some(name) => vars.with(name, id),
+            None => Some(vars),
+        }
     }
 
     fn hang(
         &mut self,
-        path: Vec<usize>,
-        vars: Vars,
-        parent: Option<(PlaceId, String)>,
+        index: usize,
+        vars: &Vars,
+        parent: Option<(PlaceId, Arc<str>)>,
         now: Instant,
         needs: &mut Vec<Need>,
     ) -> PlaceId {
-        let feed: Arc<str> = self.collection(&path).feed.fill(&vars).into();
+        let siblings = match &parent {
+            Some((above, _)) => &self.collection(*above).collections,
+            None => &self.branch().collections,
+        };
+        let feed: Arc<str> = siblings[index].feed.fill(vars).into();
         let id = self.next;
         self.next += 1;
         needs.push(Need::Hang(feed.clone(), id));
@@ -197,8 +228,7 @@ impl View {
         self.stale_model();
         let place = Place {
             feed,
-            path,
-            vars,
+            index,
             parent,
             children: BTreeMap::new(),
             shown: Shown::Not,
@@ -206,7 +236,7 @@ impl View {
             encoded: None,
             reset: None,
         };
-        self.places.insert(id, place);
+        self.places.insert(id, Box::new(place));
         id
     }
 
@@ -248,7 +278,21 @@ impl View {
 
     /// Keeps the `initial` of this user for its next connection.
     pub(super) fn keep_initial(&mut self, revisions: Vec<u64>, frame: Frame) {
+        self.encoded += frame.snapshot_bytes();
         self.initial = Some((revisions, frame));
+    }
+
+    /// Returns how many bytes were encoded since the last time.
+    pub(super) fn take_encoded(&mut self) -> usize {
+        std::mem::take(&mut self.encoded)
+    }
+
+    /// Forgets what was encoded; it is made again when it is needed.
+    pub(super) fn forget_encoded(&mut self) {
+        (self.model, self.initial) = (None, None);
+        for place in self.places.values_mut() {
+            (place.encoded, place.reset) = (None, None);
+        }
     }
 
     /// Tells when a place that waits for its feed is to be shown without it, if there is one.
@@ -298,12 +342,13 @@ impl View {
 
     /// Brings what hangs below a place in line with its items; new children wait for `place`'s own reset.
     fn regrow(&mut self, place: PlaceId, keeper: &Keeper, now: Instant, needs: &mut Vec<Need>) {
-        let Some(Place { feed, path, children, .. }) = self.places.get(&place) else { return };
-        if self.collection(path).collections.is_empty() {
+        let Some(found) = self.places.get(&place) else { return };
+        let Place { feed, children, .. } = &**found;
+        if self.collection(place).collections.is_empty() {
             return;
         }
         let Some(mirror) = keeper.mirror(feed) else { return };
-        let gone: Vec<String> =
+        let gone: Vec<Arc<str>> =
             children.keys().filter(|id| mirror.get(id).is_none()).cloned().collect();
         let come: Vec<String> = mirror
             .iter()
@@ -327,22 +372,13 @@ impl View {
         now: Instant,
         needs: &mut Vec<Need>,
     ) -> Vec<PlaceId> {
-        let Place { path, vars, .. } = &self.places[&place];
-        let collection = self.collection(path);
-        let Some(vars) =
-            collection.item.as_ref().map_or_else(|| Some(vars.clone()), |name| vars.with(name, id))
-        else {
-            return Vec::new();
-        };
-        let (path, count) = (path.clone(), collection.collections.len());
+        let Some(vars) = self.vars_below(place, id) else { return Vec::new() };
+        let (id, count) = (Arc::<str>::from(id), self.collection(place).collections.len());
         let nested: Vec<PlaceId> = (0..count)
-            .map(|index| {
-                let below = path.iter().copied().chain([index]).collect();
-                self.hang(below, vars.clone(), Some((place, id.to_owned())), now, needs)
-            })
+            .map(|index| self.hang(index, &vars, Some((place, id.clone())), now, needs))
             .collect();
         if let Some(above) = self.places.get_mut(&place) {
-            above.children.insert(id.to_owned(), nested.clone());
+            above.children.insert(id, nested.as_slice().into());
         }
         nested
     }
@@ -355,7 +391,7 @@ impl View {
         now: Instant,
         needs: &mut Vec<Need>,
     ) {
-        if self.collection(&self.places[&place].path).collections.is_empty() {
+        if self.collection(place).collections.is_empty() {
             return;
         }
         self.retracted(place, id, needs);
@@ -369,7 +405,7 @@ impl View {
     /// Takes in that an item is gone: what hung below it goes with it.
     pub(super) fn retracted(&mut self, place: PlaceId, id: &str, needs: &mut Vec<Need>) {
         let Some(above) = self.places.get_mut(&place) else { return };
-        for child in above.children.remove(id).unwrap_or_default() {
+        for child in above.children.remove(id).into_iter().flatten() {
             self.cut(child, needs);
         }
     }
@@ -469,24 +505,24 @@ impl View {
         !self.open.is_empty()
     }
 
-    fn above(&self, place: PlaceId) -> (Arc<str>, String) {
+    fn above(&self, place: PlaceId) -> (Arc<str>, Arc<str>) {
         match &self.places[&place].parent {
             Some((parent, id)) => (self.places[parent].feed.clone(), id.clone()),
-            None => (self.attrs.clone(), self.owner.id().to_owned()),
+            None => (self.attrs.clone(), self.owner.id().into()),
         }
     }
 
     /// Returns the collection at a place as JSON, from what is encoded already where it can.
     fn encode(&mut self, place: PlaceId, keeper: &Keeper) -> Arc<str> {
-        let Place { feed, path, children, encoded, .. } = &self.places[&place];
+        let Place { feed, children, encoded, .. } = &*self.places[&place];
         if let Some(encoded) = encoded {
             return encoded.clone();
         }
         let feed = feed.clone();
         let names: Vec<String> =
-            self.collection(path).collections.iter().map(|nested| nested.name.clone()).collect();
+            self.collection(place).collections.iter().map(|nested| nested.name.clone()).collect();
         let children = children.clone();
-        let mut below: BTreeMap<String, Vec<Arc<str>>> = BTreeMap::new();
+        let mut below: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
         for (id, nested) in children {
             below.insert(id, nested.into_iter().map(|child| self.encode(child, keeper)).collect());
         }
@@ -505,6 +541,7 @@ impl View {
             .into(),
             None => snapshot::unavailable_json(&feed).into(),
         };
+        self.encoded += encoded.len();
         self.places.get_mut(&place).expect("is there").encoded = Some(encoded.clone());
         encoded
     }
@@ -513,7 +550,7 @@ impl View {
     /// not known.
     pub(super) fn attrs_are_held(&mut self, v: Option<Version>) {
         if !self.attrs_known {
-            self.attrs_held.insert(v);
+            self.attrs_held.get_or_insert_default().insert(v);
         }
     }
 
@@ -521,7 +558,7 @@ impl View {
     pub(super) fn attrs_filled(&mut self, v: Version) -> bool {
         self.attrs_known = true;
         self.stale_model();
-        std::mem::take(&mut self.attrs_held).iter().any(|held| *held != Some(v))
+        self.attrs_held.take().is_some_and(|held| held.iter().any(|held| *held != Some(v)))
     }
 
     /// Returns the item of the model at the top and its version.
@@ -543,7 +580,7 @@ impl View {
             .clone()
             .into_iter()
             .map(|place| {
-                let name = self.collection(&self.places[&place].path).name.clone();
+                let name = self.collection(place).name.clone();
                 (name, self.encode(place, keeper))
             })
             .collect();
@@ -552,6 +589,7 @@ impl View {
         let nested = collections.iter().map(|(name, collection)| (name.as_str(), &**collection));
         snapshot::write_model(&mut out, self.owner.id(), Some(v), item, nested);
         let model: Arc<str> = out.into();
+        self.encoded += model.len();
         self.model = Some(model.clone());
         model
     }
@@ -568,10 +606,10 @@ impl View {
         }
         let collection = self.encode(place, keeper);
         let (parent, id) = self.above(place);
-        let Place { feed, path, .. } = &self.places[&place];
-        let hung = Hung { parent: &parent, id: &id, name: &self.collection(path).name };
-        let json = snapshot::reset_json(feed, Some(hung), Some(&collection));
+        let hung = Hung { parent: &parent, id: &id, name: &self.collection(place).name };
+        let json = snapshot::reset_json(self.feed(place), Some(hung), Some(&collection));
         let frame = Frame::snapshot("reset", json);
+        self.encoded += frame.snapshot_bytes();
         self.places.get_mut(&place).expect("is there").reset = Some(frame.clone());
         frame
     }
@@ -588,7 +626,7 @@ impl View {
 
     /// Lists what hangs below the items of a place.
     pub(super) fn nested(&self, place: PlaceId) -> impl Iterator<Item = (&str, &[PlaceId])> {
-        self.places[&place].children.iter().map(|(id, nested)| (id.as_str(), nested.as_slice()))
+        self.places[&place].children.iter().map(|(id, nested)| (&**id, &**nested))
     }
 
     /// Counts the view as told to somebody, so that what could not be read is told again.

@@ -98,9 +98,11 @@ impl Queue {
         self.shrink(bound);
     }
 
-    /// Forgets all that waits.
-    pub(super) fn clear(&mut self) {
-        *self = Self { front: self.front, ..Self::default() };
+    /// Tells whether nothing waits and no snapshot is on its way.
+    ///
+    /// Then nothing comes without `v` either: what ends that has been taken out.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.snapshots == 0
     }
 
     /// Ends what a full queue needs, once it is not any more.

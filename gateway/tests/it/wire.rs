@@ -17,6 +17,7 @@ mod framing;
 mod packets;
 mod polls;
 mod refusals;
+mod websockets;
 
 /// A polling session on the wire.
 struct Poller {

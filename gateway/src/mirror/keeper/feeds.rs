@@ -60,19 +60,19 @@ impl Cause {
 /// All feeds of all shards, found by a name without making anything of it.
 #[derive(Debug, Default)]
 pub(super) struct Feeds {
-    whole: HashMap<Arc<str>, Tracked>,
-    items: HashMap<Arc<str>, Tracked>,
+    whole: HashMap<Arc<str>, Box<Tracked>>,
+    items: HashMap<Arc<str>, Box<Tracked>>,
 }
 
 impl Feeds {
-    fn of(&self, scope: Scope) -> &HashMap<Arc<str>, Tracked> {
+    fn of(&self, scope: Scope) -> &HashMap<Arc<str>, Box<Tracked>> {
         match scope {
             Scope::Whole => &self.whole,
             Scope::Items => &self.items,
         }
     }
 
-    fn of_mut(&mut self, scope: Scope) -> &mut HashMap<Arc<str>, Tracked> {
+    fn of_mut(&mut self, scope: Scope) -> &mut HashMap<Arc<str>, Box<Tracked>> {
         match scope {
             Scope::Whole => &mut self.whole,
             Scope::Items => &mut self.items,
@@ -84,7 +84,7 @@ impl Feeds {
     }
 
     pub(super) fn get(&self, scope: Scope, feed: &str) -> Option<&Tracked> {
-        self.of(scope).get(feed)
+        self.of(scope).get(feed).map(Box::as_ref)
     }
 
     /// Returns the key of a feed, which shares its name, if it is tracked.
@@ -93,29 +93,29 @@ impl Feeds {
     }
 
     pub(super) fn at(&self, key: &Key) -> Option<&Tracked> {
-        self.of(key.0).get(&key.1)
+        self.of(key.0).get(&key.1).map(Box::as_ref)
     }
 
     pub(super) fn at_mut(&mut self, key: &Key) -> Option<&mut Tracked> {
-        self.of_mut(key.0).get_mut(&key.1)
+        self.of_mut(key.0).get_mut(&key.1).map(Box::as_mut)
     }
 
     pub(super) fn insert(&mut self, key: Key, tracked: Tracked) {
-        self.of_mut(key.0).insert(key.1, tracked);
+        self.of_mut(key.0).insert(key.1, Box::new(tracked));
     }
 
-    pub(super) fn remove(&mut self, key: &Key) -> Option<Tracked> {
+    pub(super) fn remove(&mut self, key: &Key) -> Option<Box<Tracked>> {
         self.of_mut(key.0).remove(&key.1)
     }
 
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Tracked> {
-        self.whole.values_mut().chain(self.items.values_mut())
+        self.whole.values_mut().chain(self.items.values_mut()).map(Box::as_mut)
     }
 
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Tracked)> {
         Scope::ALL.into_iter().flat_map(|scope| {
-            self.of(scope).iter().map(move |(feed, tracked)| ((scope, feed.clone()), tracked))
+            self.of(scope).iter().map(move |(feed, tracked)| ((scope, feed.clone()), &**tracked))
         })
     }
 }
@@ -131,10 +131,10 @@ pub(super) struct Tracked {
     /// What recent versions take of either.
     pub(super) history: usize,
     /// Whether it is too large to be mirrored.
-    pub(super) passed: Option<Passed>,
+    pub(super) passed: Option<Box<Passed>>,
     /// The ticket of the subscription that is not confirmed yet.
     pub(super) ticket: Option<u64>,
-    pub(super) reading: Option<Reading>,
+    pub(super) reading: Option<Box<Reading>>,
     /// A read of everything wanted that is due, and why.
     pub(super) due: Option<Cause>,
     /// Whether it stands in its shard's queue or among the waiting.

@@ -135,7 +135,7 @@ impl Keeper {
         let Body::Whole(Some(mirror)) = &tracked.body else { return };
         let (kind, bytes, until) = (mirror.kind(), mirror.bytes(), now + AT_HAND);
         let doubted = tracked.passed.as_ref().is_some_and(|passed| passed.doubted);
-        match tracked.passed.replace(Passed { kind, bytes, until, half: None, doubted }) {
+        match tracked.passed.replace(Box::new(Passed { kind, bytes, until, half: None, doubted })) {
             Some(before) => drop(self.at_hand.remove(&(before.until, key.clone()))),
             None => {
                 warn!(feed = %key.1, bytes, "A feed is too large to be mirrored and is passed through.");

@@ -186,7 +186,7 @@ impl Keeper {
             if due.is_some() {
                 tracked.paused_until = now + READ_PAUSE;
             }
-            tracked.reading = Some(Reading::new(nonce, cause, asked));
+            tracked.reading = Some(Box::new(Reading::new(nonce, cause, asked)));
             self.start(shard, nonce, vec![key], size, effect);
         }
     }
@@ -307,7 +307,8 @@ impl Keeper {
     }
 
     fn end_reading(&mut self, key: &Key, nonce: u64) -> Option<Reading> {
-        self.feeds.at_mut(key)?.reading.take_if(|reading| reading.nonce == nonce)
+        let reading = self.feeds.at_mut(key)?.reading.take_if(|reading| reading.nonce == nonce);
+        reading.map(|reading| *reading)
     }
 
     /// Follows what was held behind a mark.

@@ -71,7 +71,8 @@ impl Keeper {
             count += ids.len();
             tracked.touched_first = now;
             let asked = Touched { feed: key.1.to_string(), ids };
-            tracked.reading = Some(Reading::new(nonce, Cause::Settle, Some(asked.clone())));
+            tracked.reading =
+                Some(Box::new(Reading::new(nonce, Cause::Settle, Some(asked.clone()))));
             touched.push(asked);
             let key = keys.next().expect("was just peeked");
             if tracked.touched.is_empty() {

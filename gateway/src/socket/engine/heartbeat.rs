@@ -17,8 +17,22 @@ pub(super) struct Heartbeat {
     next: Instant,
     /// What it is.
     then: Beat,
-    interval: Duration,
-    timeout: Duration,
+    interval: Millis,
+    timeout: Millis,
+}
+
+/// A time in four bytes: every idle client holds two of them.
+#[derive(Debug, Clone, Copy)]
+struct Millis(u32);
+
+impl Millis {
+    fn of(time: Duration) -> Self {
+        Self(u32::try_from(time.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    const fn time(self) -> Duration {
+        Duration::from_millis(self.0 as u64)
+    }
 }
 
 /// What a heartbeat asks for.
@@ -46,7 +60,7 @@ impl Heartbeat {
             Protocol::Eio3 => (Duration::ZERO, interval + timeout),
             Protocol::Eio4 => (interval, timeout),
         };
-        Self { next, then, interval, timeout }
+        Self { next, then, interval: Millis::of(interval), timeout: Millis::of(timeout) }
     }
 
     /// Tells when [`Heartbeat::beat`] is to be asked.
@@ -60,7 +74,7 @@ impl Heartbeat {
             return None;
         }
         if self.then == Beat::Ping {
-            (self.next, self.then) = (now + self.timeout, Beat::Dead);
+            (self.next, self.then) = (now + self.timeout.time(), Beat::Dead);
             return Some(Beat::Ping);
         }
         Some(Beat::Dead)
@@ -69,14 +83,14 @@ impl Heartbeat {
     /// Notes a sign of life that is no pong.
     pub(super) fn heard(&mut self, now: Instant) {
         if self.then == Beat::Dead {
-            self.next = now + self.timeout;
+            self.next = now + self.timeout.time();
         }
     }
 
     /// Notes a pong.
     pub(super) fn pong(&mut self, now: Instant) {
-        if self.then == Beat::Dead && self.interval > Duration::ZERO {
-            (self.next, self.then) = (now + self.interval, Beat::Ping);
+        if self.then == Beat::Dead && self.interval.0 > 0 {
+            (self.next, self.then) = (now + self.interval.time(), Beat::Ping);
         }
     }
 }

@@ -16,7 +16,10 @@ const MESSAGE: u8 = 4;
 
 /// Pieces that wait to be written, in order. It holds no memory while it is empty.
 #[derive(Debug, Default)]
-pub(super) struct Out {
+pub(super) struct Out(Option<Box<Waiting>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
     pieces: VecDeque<Piece>,
     /// How much of the first was written.
     written: usize,
@@ -36,16 +39,16 @@ struct Piece {
 }
 
 impl Out {
-    pub(super) fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
+    pub(super) fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
-    pub(super) const fn has_snapshot(&self) -> bool {
-        self.snapshots > 0
+    pub(super) fn has_snapshot(&self) -> bool {
+        self.0.as_ref().is_some_and(|waiting| waiting.snapshots > 0)
     }
 
     /// Adds what comes from above.
@@ -87,41 +90,39 @@ impl Out {
     /// Puts a frame before all that has not begun to go out.
     pub(super) fn first(&mut self, opcode: Opcode, payload: &[u8]) {
         let bytes = headed(opcode, payload.len(), payload);
-        self.bytes += bytes.len();
-        let at = self.whole();
-        self.pieces.insert(at, Piece { bytes, snapshot: 0, begins: true });
+        let waiting = self.0.get_or_insert_default();
+        waiting.bytes += bytes.len();
+        let at = waiting.whole();
+        waiting.pieces.insert(at, Piece { bytes, snapshot: 0, begins: true });
     }
 
     /// Drops all that has not begun to go out.
     pub(super) fn cut(&mut self) {
-        let at = self.whole();
-        for piece in self.pieces.drain(at..) {
-            self.bytes -= piece.bytes.len();
-            self.snapshots -= usize::from(piece.snapshot > 0);
+        let Some(waiting) = &mut self.0 else { return };
+        let at = waiting.whole();
+        for piece in waiting.pieces.drain(at..) {
+            waiting.bytes -= piece.bytes.len();
+            waiting.snapshots -= usize::from(piece.snapshot > 0);
         }
-    }
-
-    /// Returns the place of the first frame of which nothing has gone out.
-    fn whole(&self) -> usize {
-        let is_whole = |at: usize, piece: &Piece| piece.begins && (at > 0 || self.written == 0);
-        let mut pieces = self.pieces.iter().enumerate();
-        pieces.find(|(at, piece)| is_whole(*at, piece)).map_or(self.pieces.len(), |(at, _)| at)
+        self.0.take_if(|waiting| waiting.pieces.is_empty());
     }
 
     fn add(&mut self, bytes: Bytes, snapshot: usize, begins: bool) {
         if bytes.is_empty() {
             return;
         }
-        self.bytes += bytes.len();
-        self.snapshots += usize::from(snapshot > 0);
-        self.pieces.push_back(Piece { bytes, snapshot, begins });
+        let waiting = self.0.get_or_insert_default();
+        waiting.bytes += bytes.len();
+        waiting.snapshots += usize::from(snapshot > 0);
+        waiting.pieces.push_back(Piece { bytes, snapshot, begins });
     }
 
     /// Lists what is to be written next; returns how many slices it are.
     pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let Some(waiting) = &self.0 else { return 0 };
         let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-            let from = if count == 0 { self.written } else { 0 };
+        for (slice, piece) in slices.iter_mut().zip(&waiting.pieces) {
+            let from = if count == 0 { waiting.written } else { 0 };
             *slice = IoSlice::new(&piece.bytes[from..]);
             count += 1;
         }
@@ -130,19 +131,27 @@ impl Out {
 
     /// Notes that so many bytes were written; returns how many of snapshots have gone out whole.
     pub(super) fn advance(&mut self, mut written: usize) -> usize {
-        self.bytes -= written;
-        written += self.written;
+        let Some(waiting) = &mut self.0 else { return 0 };
+        waiting.bytes -= written;
+        written += waiting.written;
         let mut gone = 0;
-        while let Some(piece) = self.pieces.pop_front_if(|piece| piece.bytes.len() <= written) {
+        while let Some(piece) = waiting.pieces.pop_front_if(|piece| piece.bytes.len() <= written) {
             written -= piece.bytes.len();
             gone += piece.snapshot;
-            self.snapshots -= usize::from(piece.snapshot > 0);
+            waiting.snapshots -= usize::from(piece.snapshot > 0);
         }
-        self.written = written;
-        if self.pieces.is_empty() {
-            self.pieces = VecDeque::new();
-        }
+        waiting.written = written;
+        self.0.take_if(|waiting| waiting.pieces.is_empty());
         gone
+    }
+}
+
+impl Waiting {
+    /// Returns the place of the first frame of which nothing has gone out.
+    fn whole(&self) -> usize {
+        let is_whole = |at: usize, piece: &Piece| piece.begins && (at > 0 || self.written == 0);
+        let mut pieces = self.pieces.iter().enumerate();
+        pieces.find(|(at, piece)| is_whole(*at, piece)).map_or(self.pieces.len(), |(at, _)| at)
     }
 }
 
@@ -201,7 +210,7 @@ mod tests {
             ];
             assert_eq!(all, expected.concat(), "{at_once}");
             assert_eq!((snapshots, out.has_snapshot()), (frame.snapshot_bytes(), false));
-            assert_eq!(out.pieces.capacity(), 0);
+            assert!(out.0.is_none());
         }
     }
 

@@ -5,7 +5,6 @@
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     io::IoSlice,
     pin::Pin,
     sync::Arc,
@@ -106,8 +105,6 @@ enum Stage {
 /// A session that a websocket carries.
 struct Open {
     life: Life,
-    /// What is to be said before anything else.
-    first: VecDeque<Down>,
     /// It is closed for being slow, and still given the snapshot that is on its way.
     is_slow: bool,
     /// Takes it out of the register.
@@ -128,7 +125,7 @@ impl Websocket {
     ) {
         let (protocol, b64) = (life.protocol, life.b64);
         let registered = Registered { sessions: sessions.clone(), sid };
-        let session = Open::new(life, VecDeque::new(), registered);
+        let session = Open { life, is_slow: false, _registered: registered };
         let mut websocket = Self::new(sessions, Stage::Open(session), protocol, b64, upgrade);
         websocket.out.text(open.as_bytes());
         let tracker = &sessions.options().drain.tracker;
@@ -349,7 +346,8 @@ impl Websocket {
                         probe.probed();
                     }
                     Packet::Upgrade if probe.is_probed() => {
-                        self.stage = Stage::Open(probe.take_over().ok_or(Ended::Left)?);
+                        let taken = probe.hand_over().ok_or(Ended::Left)?;
+                        self.take_over(taken);
                     }
                     _ => return Err(Ended::Fault("probe")),
                 }
@@ -373,6 +371,19 @@ impl Websocket {
         Ok(())
     }
 
+    /// Makes a session this websocket's that was a polling one.
+    fn take_over(&mut self, taken: HandedOver) {
+        let HandedOver { sessions, sid, mut life, first } = taken;
+        if let Some(connected) = &mut life.connected {
+            *connected = metrics::connected(life.protocol, Kind::Websocket.label());
+        }
+        for down in first {
+            self.out.push(down, self.protocol, self.b64);
+        }
+        let _registered = Registered { sessions, sid };
+        self.stage = Stage::Open(Open { life, is_slow: false, _registered });
+    }
+
     /// Takes out what is to be said; tells whether there may be more.
     fn pull(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let Stage::Open(open) = &mut self.stage else { return Ok(false) };
@@ -380,21 +391,17 @@ impl Websocket {
             return Ok(false);
         }
         let reason = loop {
-            let down = match open.first.pop_front() {
-                Some(down) => down,
-                None if self.out.bytes() < BATCH => match open.life.upper.poll_next(cx) {
-                    Poll::Pending => return Ok(false),
-                    Poll::Ready(down) => down,
-                },
+            if self.out.bytes() >= BATCH {
                 // Nothing more fits, but its end is heard.
-                None => match open.life.upper.poll_closed(cx) {
+                match open.life.upper.poll_closed(cx) {
                     Poll::Pending => return Ok(true),
                     Poll::Ready(reason) => break reason,
-                },
-            };
-            match down {
-                Down::Close(reason) => break reason,
-                down => self.out.push(down, self.protocol, self.b64),
+                }
+            }
+            match open.life.upper.poll_next(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Down::Close(reason)) => break reason,
+                Poll::Ready(down) => self.out.push(down, self.protocol, self.b64),
             }
         };
         // Cut off in the middle of a large `initial`, it would come back for the same one, and
@@ -492,23 +499,6 @@ impl Future for Websocket {
     }
 }
 
-impl Probe {
-    /// Makes the session this websocket's.
-    fn take_over(&self) -> Option<Open> {
-        let HandedOver { sessions, sid, mut life, first } = self.hand_over()?;
-        if let Some(connected) = &mut life.connected {
-            *connected = metrics::connected(life.protocol, Kind::Websocket.label());
-        }
-        Some(Open::new(life, first, Registered { sessions, sid }))
-    }
-}
-
-impl Open {
-    const fn new(life: Life, first: VecDeque<Down>, registered: Registered) -> Self {
-        Self { life, first, is_slow: false, _registered: registered }
-    }
-}
-
 fn fault(bad: BadPayload) -> Ended {
     Ended::Fault(bad.label())
 }
@@ -532,6 +522,6 @@ mod tests {
 
     #[test]
     fn the_task_of_an_idle_websocket_is_small() {
-        assert!(size_of::<Websocket>() <= 336, "{}", size_of::<Websocket>());
+        assert!(size_of::<Websocket>() <= 240, "{}", size_of::<Websocket>());
     }
 }

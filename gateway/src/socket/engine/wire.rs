@@ -205,7 +205,12 @@ impl Decoder {
     /// Returns what is wrong with the frame. The connection is to be closed then: what follows
     /// cannot be understood.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, BadFrame> {
-        let mut partial = self.partial.take().map_or_else(Partial::default, |partial| *partial);
+        if let Some(partial) = &mut self.partial {
+            let next = partial.next(input, self.max_message);
+            self.partial.take_if(|partial| partial.is_idle());
+            return next;
+        }
+        let mut partial = Partial::default();
         let next = partial.next(input, self.max_message);
         if !partial.is_idle() {
             self.partial = Some(Box::new(partial));

@@ -8,6 +8,10 @@ use gateway::{
     outbox::CloseReason,
     socket::{EngineKind, Settings},
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Poller, hears, leaves};
@@ -18,6 +22,7 @@ each_engine! {
     a_post_to_a_session_that_was_closed_harms_nothing,
     a_client_that_closes_its_session_is_gone,
     a_client_that_never_polls_again_is_forgotten,
+    a_body_may_come_in_chunks,
 }
 
 async fn polls_are_not_hurried_while_an_upgrade_is_pending(engine: EngineKind) {
@@ -81,6 +86,22 @@ async fn a_client_that_never_polls_again_is_forgotten(engine: EngineKind) {
         poller.hears(b"\"initial\"").await;
         assert!(leaves(poller.guest()).await, "{query}");
     }
+}
+
+async fn a_body_may_come_in_chunks(engine: EngineKind) {
+    let poller = Poller::joined(engine, "EIO=4").await;
+    poller.hears(b"42[\"initial\"").await;
+    let mut stream = TcpStream::connect(poller.stage.addr).await.unwrap();
+    let request = format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
+         4\r\n420[\r\n9\r\n\"echo\",1]\r\n0\r\n\r\n",
+        poller.path
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ok"), "{answer}");
+    poller.hears(b"430[1]").await;
 }
 
 /// socketioxide ends the session.
