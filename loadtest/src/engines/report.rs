@@ -66,7 +66,7 @@ impl Report {
              connections, many of a user are {}. CPU, user and system: waves of {} handshakes of \
              users who are connected already; events to {} listeners. {} stalled readers beside \
              {} others, who may stand still for {} s plus a heartbeat of {} s. {} rounds: medians, \
-             of the last two the worst.",
+             of what must hold the worst.",
             plan.protocol.label().to_uppercase(),
             plan.tasks,
             plan.few,
