@@ -81,6 +81,8 @@ struct State {
     /// `None` once the session has ended, or a websocket has it.
     life: Option<Life>,
     phase: Phase,
+    /// When its first poll has to have come.
+    first_poll: Instant,
     /// The number of the newest poll.
     newest: u64,
     /// Whether it waits for something to say.
@@ -175,6 +177,7 @@ impl Polling {
         let state = State {
             life: Some(life),
             phase: Phase::Open,
+            first_poll: now() + sessions.options().patience,
             newest: 0,
             is_waiting: false,
             control: Vec::new(),
@@ -484,6 +487,13 @@ impl Polling {
             None => {}
         }
         let mut due = life.heartbeat.next();
+        if state.newest == 0 {
+            // Who made a handshake and nothing of it has no claim to a heartbeat's time.
+            if state.first_poll <= now {
+                return Err(Ended::Fault("never_polled"));
+            }
+            due = due.min(state.first_poll);
+        }
         let mut has_something = !state.control.is_empty();
         if life.upper.deadline().is_some_and(|deadline| deadline <= now) {
             life.upper.tick(now);
