@@ -594,12 +594,13 @@ impl Polling {
         let is_waiting = state.is_waiting;
         state.phase = match ended {
             Ended::Closed(_) => Phase::Farewell(now() + FAREWELL, CLOSE),
+            // Its last poll may be on the way on another connection.
+            Ended::Left => Phase::Farewell(now() + FAREWELL, NOOP),
             // Nobody comes who would wait for it, but who is there is told.
-            Ended::Left if is_waiting => Phase::Farewell(now() + FAREWELL, NOOP),
             Ended::Silent | Ended::Fault(_) if is_waiting => {
                 Phase::Farewell(now() + FAREWELL, CLOSE)
             }
-            Ended::Left | Ended::Silent | Ended::Fault(_) => Phase::Gone,
+            Ended::Silent | Ended::Fault(_) => Phase::Gone,
         };
         let is_gone = state.phase == Phase::Gone;
         drop(state);
