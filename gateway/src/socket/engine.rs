@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
-    header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
 };
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
@@ -51,6 +51,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(25);
 
 /// socket.io 3.x and 4.x's own default, which suits the older ones too.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The version of the websocket protocol that is RFC 6455.
+const VERSION: &str = "13";
 
 /// What a message may have around it (type, name, ack number), in bytes.
 const PACKET_OVERHEAD: usize = 1_024;
@@ -251,6 +254,12 @@ impl Life {
     }
 }
 
+/// Tells whether a header that is a list names something, in whatever case.
+fn names(headers: &HeaderMap, header: &HeaderName, what: &str) -> bool {
+    let lists = headers.get_all(header).iter().filter_map(|list| list.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|named| named.trim().eq_ignore_ascii_case(what))
+}
+
 /// A request that is to become a websocket.
 struct Upgrade {
     on: OnUpgrade,
@@ -260,7 +269,14 @@ struct Upgrade {
 impl Upgrade {
     /// Takes it out of a request that asks for it in the way of RFC 6455.
     fn take(request: &mut Request) -> Option<Self> {
-        let key = request.headers().get(SEC_WEBSOCKET_KEY)?;
+        let headers = request.headers();
+        let is_asked = names(headers, &CONNECTION, "upgrade")
+            && names(headers, &UPGRADE, "websocket")
+            && names(headers, &SEC_WEBSOCKET_VERSION, VERSION);
+        if !is_asked {
+            return None;
+        }
+        let key = headers.get(SEC_WEBSOCKET_KEY)?;
         let accept = HeaderValue::from_str(&wire::accept(key.as_bytes())).ok()?;
         let on = request.extensions_mut().remove::<OnUpgrade>()?;
         Some(Self { on, accept })

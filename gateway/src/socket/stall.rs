@@ -6,8 +6,8 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -108,7 +108,8 @@ pub struct Switch(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     is: AtomicU8,
-    written: AtomicU64,
+    /// How much was written; held for a write, so that who looks knows of all that went out.
+    written: Mutex<u64>,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -130,16 +131,22 @@ impl Switch {
         self.0.is.load(Ordering::Acquire) == STALLED
     }
 
-    /// Tells whether nothing more is written to the connection.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.0.is.load(Ordering::Acquire) != OPEN
-    }
-
     /// Returns how many bytes were written to the connection so far.
     #[must_use]
     pub fn written(&self) -> u64 {
-        self.0.written.load(Ordering::Relaxed)
+        *self.0.written()
+    }
+
+    /// Ends the connection unless so many bytes were written to it; tells whether it did, and
+    /// then they never will be.
+    #[must_use]
+    pub fn cut_short(&self, of: u64) -> bool {
+        let written = self.0.written();
+        let is_short = *written < of;
+        if is_short {
+            self.turn(CUT);
+        }
+        is_short
     }
 
     fn turn(&self, to: u8) {
@@ -154,6 +161,12 @@ impl Switch {
             STALLED => Some(io::Error::new(io::ErrorKind::TimedOut, "peer does not read")),
             _ => Some(io::Error::new(io::ErrorKind::ConnectionAborted, "connection was cut")),
         }
+    }
+}
+
+impl State {
+    fn written(&self) -> MutexGuard<'_, u64> {
+        self.written.lock().expect("no holder of this lock panics")
     }
 }
 
@@ -200,15 +213,16 @@ impl Stream {
         write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.switch.0.0.writer.register(cx.waker());
+        let mut so_far = self.switch.0.0.written();
         if let Some(error) = self.switch.0.error() {
             return Poll::Ready(Err(error));
         }
         if let Poll::Ready(written) = write(Pin::new(&mut self.tcp), cx) {
             self.deadline = None;
-            let bytes = *written.as_ref().unwrap_or(&0) as u64;
-            self.switch.0.0.written.fetch_add(bytes, Ordering::Relaxed);
+            *so_far += *written.as_ref().unwrap_or(&0) as u64;
             return Poll::Ready(written);
         }
+        drop(so_far);
         let stall = self.stall;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(stall)));
         if deadline.as_mut().poll(cx).is_pending() {

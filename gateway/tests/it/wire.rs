@@ -13,7 +13,9 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::stage::{Answer, Guest, PATIENCE, Stage, Websocket};
 
 mod closings;
+mod floods;
 mod framing;
+mod losses;
 mod packets;
 mod polls;
 mod refusals;

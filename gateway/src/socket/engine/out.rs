@@ -36,6 +36,8 @@ struct Piece {
     snapshot: usize,
     /// Whether a frame begins with it.
     begins: bool,
+    /// What kind of frame it is, where it stands before all that has not begun.
+    urgent: Option<Opcode>,
 }
 
 impl Out {
@@ -87,13 +89,21 @@ impl Out {
         self.add(headed(Opcode::Text, text.len(), text), 0, true);
     }
 
-    /// Puts a frame before all that has not begun to go out.
+    /// Puts a frame before all that has not begun to go out, in the place of one of its kind: who
+    /// pings without reading gets one pong.
     pub(super) fn first(&mut self, opcode: Opcode, payload: &[u8]) {
         let bytes = headed(opcode, payload.len(), payload);
         let waiting = self.0.get_or_insert_default();
         waiting.bytes += bytes.len();
         let at = waiting.whole();
-        waiting.pieces.insert(at, Piece { bytes, snapshot: 0, begins: true });
+        let urgent = |piece: &&Piece| piece.urgent.is_some();
+        let same = |piece: &Piece| piece.urgent == Some(opcode);
+        let older = waiting.pieces.range(at..).take_while(urgent).position(same);
+        if let Some(older) = older.and_then(|older| waiting.pieces.remove(at + older)) {
+            waiting.bytes -= older.bytes.len();
+        }
+        let piece = Piece { bytes, snapshot: 0, begins: true, urgent: Some(opcode) };
+        waiting.pieces.insert(at, piece);
     }
 
     /// Drops all that has not begun to go out.
@@ -114,7 +124,7 @@ impl Out {
         let waiting = self.0.get_or_insert_default();
         waiting.bytes += bytes.len();
         waiting.snapshots += usize::from(snapshot > 0);
-        waiting.pieces.push_back(Piece { bytes, snapshot, begins });
+        waiting.pieces.push_back(Piece { bytes, snapshot, begins, urgent: None });
     }
 
     /// Lists what is to be written next; returns how many slices it are.
@@ -223,6 +233,25 @@ mod tests {
         assert_eq!(write(&mut out, 5).0, b"\x81\x012\x81\x04");
         out.first(Opcode::Text, b"3");
         assert_eq!(write(&mut out, 100).0, b"4abc\x81\x013\x81\x044def");
+    }
+
+    #[test]
+    fn of_urgent_frames_of_a_kind_the_newest_goes_out() {
+        let mut out = Out::default();
+        out.push(text("4abc"), Protocol::Eio4, false);
+        write(&mut out, 1);
+        for number in 0..100 {
+            out.first(Opcode::Pong, &[number]);
+            out.first(Opcode::Text, b"2");
+        }
+        let all = b"\x044abc\x81\x012\x8a\x01\x63";
+        assert_eq!(out.bytes(), all.len());
+        assert_eq!(write(&mut out, 100).0, all);
+        assert!(out.is_empty());
+        out.first(Opcode::Pong, b"abc");
+        write(&mut out, 1);
+        out.first(Opcode::Pong, b"d");
+        assert_eq!(write(&mut out, 100).0, b"\x03abc\x8a\x01d");
     }
 
     #[test]

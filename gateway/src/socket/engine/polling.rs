@@ -73,6 +73,8 @@ pub(super) struct Polling {
     poll: AtomicWaker,
     /// Whether it waits to be looked at.
     cared: AtomicBool,
+    /// Whether a request brings something.
+    brings: AtomicBool,
     /// Held for one request's work without waiting for anything.
     state: Mutex<State>,
 }
@@ -87,7 +89,8 @@ struct State {
     newest: u64,
     /// Whether it waits for something to say.
     is_waiting: bool,
-    /// Packets of engine.io itself that are to be said.
+    /// Packets of engine.io itself that are to be said: one of a type, so that a client that
+    /// does not poll cannot have them pile up.
     control: Vec<String>,
     /// What was taken out, and is to be said first.
     first: VecDeque<Down>,
@@ -98,7 +101,12 @@ struct State {
     /// When the session is looked at next.
     armed: Option<Instant>,
     upgrade: Upgrading,
+    /// The task of the websocket that may take over.
+    probe: Option<Task>,
 }
+
+/// A websocket's own task, once it was started.
+pub(super) type Task = Arc<OnceLock<AbortHandle>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -124,27 +132,34 @@ enum Upgrading {
 
 /// What an answer held, and how to tell whether it went out.
 struct Answered {
+    control: Vec<String>,
     downs: Vec<Down>,
     snapshots: usize,
     bytes: usize,
     carrier: Option<Switch>,
-    /// What its connection had written before.
-    before: u64,
+    /// How much its connection will have written with it.
+    until: u64,
+    /// How much it had written when that was looked at last.
+    seen: u64,
 }
 
 impl Answered {
-    /// Tells whether its connection ended before it was written.
+    /// Ends it unless it went out whole; tells whether it did not, and never will.
+    ///
+    /// A client makes its next poll when it has the answer, or has given it up.
     fn is_lost(&self) -> bool {
-        let is_lost = |carrier: &Switch| {
-            carrier.is_closed() && carrier.written() < self.before + self.bytes as u64
-        };
-        self.carrier.as_ref().is_some_and(is_lost)
+        self.carrier.as_ref().is_some_and(|carrier| carrier.cut_short(self.until))
     }
 
     /// Tells whether it did not go out yet.
     fn is_on_its_way(&self) -> bool {
-        let is_whole = |carrier: &Switch| carrier.written() >= self.before + self.bytes as u64;
-        self.carrier.as_ref().is_some_and(|carrier| !is_whole(carrier))
+        self.carrier.as_ref().is_some_and(|carrier| carrier.written() < self.until)
+    }
+
+    /// Tells whether some of it went out since this was asked.
+    fn moves(&mut self) -> bool {
+        let written = self.carrier.as_ref().map_or(0, Switch::written);
+        std::mem::replace(&mut self.seen, written) != written
     }
 }
 
@@ -186,6 +201,7 @@ impl Polling {
             waits: None,
             armed: None,
             upgrade: Upgrading::No,
+            probe: None,
         };
         let polling = Arc::new(Self {
             sid,
@@ -194,6 +210,7 @@ impl Polling {
             sessions: Arc::downgrade(sessions),
             poll: AtomicWaker::new(),
             cared: AtomicBool::new(false),
+            brings: AtomicBool::new(false),
             state: Mutex::new(state),
         });
         sessions.insert(sid, || Entry::Polling(polling.clone()));
@@ -232,17 +249,7 @@ impl Polling {
         let mut state = self.lock();
         state.newest += 1;
         let now = now();
-        if let Some(answer) = state.answer.take() {
-            if answer.is_lost() {
-                for down in answer.downs.into_iter().rev() {
-                    state.first.push_front(down);
-                }
-            } else if let Some(life) = &mut state.life
-                && answer.snapshots > 0
-            {
-                life.upper.let_go(answer.snapshots);
-            }
-        }
+        state.settle();
         if let Some(life) = &mut state.life {
             life.heartbeat.heard(now);
         }
@@ -286,7 +293,8 @@ impl Polling {
         self.poll.register(cx.waker());
         state.is_waiting = true;
         let now = now();
-        for packet in std::mem::take(&mut state.control) {
+        let control = std::mem::take(&mut state.control);
+        for packet in &control {
             writer.text(&[packet.as_bytes()]);
         }
         let (mut downs, mut snapshots, mut ended) = (Vec::new(), 0, None);
@@ -336,12 +344,15 @@ impl Polling {
             writer.text(&[NOOP.as_bytes()]);
         }
         state.is_waiting = false;
+        let before = carrier.map_or(0, Switch::written);
         state.answer = Some(Answered {
+            control,
             downs,
             snapshots,
             bytes: writer.len(),
             carrier: carrier.cloned(),
-            before: carrier.map_or(0, Switch::written),
+            until: before + writer.len() as u64,
+            seen: before,
         });
         drop(state);
         self.want_care();
@@ -352,6 +363,9 @@ impl Polling {
     pub(super) async fn post(self: Arc<Self>, request: Request) -> Response {
         let Some(sessions) = self.sessions.upgrade() else { return guard::unknown_sid() };
         let options = sessions.options();
+        let Some(_brings) = Brings::begin(&self) else {
+            return mistake(StatusCode::BAD_REQUEST, (3, "Bad request"));
+        };
         let is_binary = request
             .headers()
             .get(CONTENT_TYPE)
@@ -413,7 +427,7 @@ impl Polling {
                     life.upper.take(Message::Binary(Bytes::copy_from_slice(&data)))?;
                 }
                 Packet::Ping(text) if self.protocol == Protocol::Eio3 => {
-                    control.push(format!("3{text}"));
+                    put(control, format!("3{text}"));
                 }
                 Packet::Pong(_) => life.heartbeat.pong(now),
                 Packet::Close => return Err(Ended::Left),
@@ -482,7 +496,7 @@ impl Polling {
         let is_waiting = state.is_waiting;
         let Some(life) = &mut state.life else { return Err(Ended::Left) };
         match life.heartbeat.beat(now) {
-            Some(Beat::Ping) => state.control.push("2".to_owned()),
+            Some(Beat::Ping) => put(&mut state.control, "2".to_owned()),
             Some(Beat::Dead) => return Err(Ended::Silent),
             None => {}
         }
@@ -521,8 +535,11 @@ impl Polling {
             }
         }
         let is_on_its_way = state.answer.as_ref().is_some_and(Answered::is_on_its_way);
-        if state.first.is_empty() && !is_on_its_way {
+        let moves = state.answer.as_mut().is_some_and(Answered::moves);
+        if moves || state.first.is_empty() && !is_on_its_way {
             state.waits = None;
+        }
+        if state.first.is_empty() && !is_on_its_way {
             return Ok((due, false));
         }
         // A proxy may have taken a large answer long before its client has it.
@@ -536,11 +553,12 @@ impl Polling {
     }
 
     /// Lets a websocket try to take over; `false` where one tries already.
-    pub(super) fn begin_upgrade(&self) -> bool {
+    pub(super) fn begin_upgrade(&self, task: &Task) -> bool {
         let mut state = self.lock();
         let may = state.phase == Phase::Open && state.upgrade == Upgrading::No;
         if may {
             state.upgrade = Upgrading::Opened;
+            state.probe = Some(task.clone());
         }
         may
     }
@@ -554,27 +572,24 @@ impl Polling {
 
     /// Notes that the websocket did not take over.
     pub(super) fn end_upgrade(&self) {
-        self.lock().upgrade = Upgrading::No;
+        let mut state = self.lock();
+        state.upgrade = Upgrading::No;
+        state.probe = None;
     }
 
     /// Hands everything over to a websocket and its task, if the session is still there.
-    pub(super) fn hand_over(&self, task: &OnceLock<AbortHandle>) -> Option<HandedOver> {
+    pub(super) fn hand_over(&self, task: &Task) -> Option<HandedOver> {
         let sessions = self.sessions.upgrade()?;
         let mut state = self.lock();
         if state.phase != Phase::Open {
             return None;
         }
-        let mut life = state.life.take()?;
+        state.settle();
+        let life = state.life.take()?;
         state.phase = Phase::Upgraded;
         let mut first = std::mem::take(&mut state.first);
-        if let Some(answer) = state.answer.take() {
-            if answer.is_lost() {
-                for down in answer.downs.into_iter().rev() {
-                    first.push_front(down);
-                }
-            } else if answer.snapshots > 0 {
-                life.upper.let_go(answer.snapshots);
-            }
+        for packet in std::mem::take(&mut state.control) {
+            first.push_front(Down::Text { head: packet, body: Bytes::new(), tail: "" });
         }
         drop(state);
         self.poll.wake();
@@ -620,9 +635,13 @@ impl Polling {
     pub(super) fn end(&self) {
         let mut state = self.lock();
         state.phase = Phase::Gone;
-        let life = state.life.take();
+        let (life, probe) = (state.life.take(), state.probe.take());
         drop(state);
         drop(life);
+        // It belongs to nobody now.
+        if let Some(task) = probe.as_ref().and_then(|task| task.get()) {
+            task.abort();
+        }
         self.poll.wake();
     }
 
@@ -647,6 +666,24 @@ impl Polling {
 }
 
 impl State {
+    /// Looks what became of the last answer: what did not go out is to be said again.
+    fn settle(&mut self) {
+        let Some(answer) = self.answer.take() else { return };
+        if answer.is_lost() {
+            // What waits is newer than what was lost.
+            for packet in std::mem::replace(&mut self.control, answer.control) {
+                put(&mut self.control, packet);
+            }
+            for down in answer.downs.into_iter().rev() {
+                self.first.push_front(down);
+            }
+        } else if let Some(life) = &mut self.life
+            && answer.snapshots > 0
+        {
+            life.upper.let_go(answer.snapshots);
+        }
+    }
+
     /// Takes out what is to be said next.
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Down> {
         if let Some(down) = self.first.pop_front() {
@@ -694,6 +731,27 @@ async fn woken() {
         |_| if std::mem::replace(&mut is_woken, true) { Poll::Ready(()) } else { Poll::Pending },
     )
     .await;
+}
+
+/// A request that brings something; a client has one at a time.
+struct Brings<'a>(&'a Polling);
+
+impl<'a> Brings<'a> {
+    fn begin(polling: &'a Polling) -> Option<Self> {
+        (!polling.brings.swap(true, Ordering::AcqRel)).then_some(Self(polling))
+    }
+}
+
+impl Drop for Brings<'_> {
+    fn drop(&mut self) {
+        self.0.brings.store(false, Ordering::Release);
+    }
+}
+
+/// Puts a packet of engine.io itself to those that wait, in the place of one of its type.
+fn put(control: &mut Vec<String>, packet: String) {
+    control.retain(|waits| waits.as_bytes().first() != packet.as_bytes().first());
+    control.push(packet);
 }
 
 const fn form(protocol: Protocol, b64: bool) -> Form {

@@ -3,18 +3,14 @@
 //! Until the client says that it goes over, the session is a polling one: a probe that fails,
 //! stands still or is given up leaves it as it is.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{extract::Request, response::Response};
-use tokio::task::AbortHandle;
 
 use super::{
     Upgrade,
     handshake::Sessions,
-    polling::{HandedOver, Polling},
+    polling::{HandedOver, Polling, Task},
     websocket::Websocket,
 };
 use crate::socket::guard::Query;
@@ -59,18 +55,19 @@ pub(super) fn turn_away(
 pub(super) struct Probe {
     polling: Arc<Polling>,
     is_probed: bool,
-    /// The websocket's own task, once it was started.
-    task: Arc<OnceLock<AbortHandle>>,
+    task: Task,
 }
 
 impl Probe {
     /// Begins, unless another websocket tries already.
     fn begin(polling: Arc<Polling>) -> Option<Self> {
-        let may = polling.begin_upgrade();
-        may.then(|| Self { polling, is_probed: false, task: Arc::default() })
+        let task = Task::default();
+        let may = polling.begin_upgrade(&task);
+        // Not made in vain: dropped, it would end the other's.
+        may.then(|| Self { polling, is_probed: false, task })
     }
 
-    pub(super) fn task(&self) -> Arc<OnceLock<AbortHandle>> {
+    pub(super) fn task(&self) -> Task {
         self.task.clone()
     }
 

@@ -30,13 +30,13 @@ const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
 /// A websocket as bytes.
-struct Wire {
-    stream: TcpStream,
+pub(super) struct Wire {
+    pub(super) stream: TcpStream,
     read: Vec<u8>,
 }
 
 /// Writes a masked frame of at most 125 bytes.
-fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [7, 77, 177, 250];
     let mut frame = vec![opcode, 0x80 | u8::try_from(payload.len()).unwrap()];
     frame.extend_from_slice(&mask);
@@ -46,7 +46,7 @@ fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 impl Wire {
     /// Asks for a websocket, and says more with the same breath.
-    async fn open(stage: &Stage, query: &str, more: &[u8]) -> Self {
+    pub(super) async fn open(stage: &Stage, query: &str, more: &[u8]) -> Self {
         let mut stream = TcpStream::connect(stage.addr).await.unwrap();
         let head = format!(
             "GET /socket.io/?transport=websocket&{query} HTTP/1.1\r\nhost: {}\r\n\
