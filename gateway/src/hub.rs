@@ -72,6 +72,7 @@ pub struct Hub {
 struct Members {
     list: Vec<Member>,
     /// Where each stands; there once they are too many to look through.
+    #[expect(clippy::box_collection, reason = "hardly any needs one, and it is 48 bytes")]
     places: Option<Box<HashMap<ClientId, usize>>>,
 }
 

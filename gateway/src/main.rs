@@ -13,12 +13,18 @@ use gateway::{
     topology::Watch,
 };
 use shard_router::{router::Router as Feeds, topology::ShardUrl};
+use tikv_jemallocator::Jemalloc;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
 };
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
+
+/// Gives back what a burst or a storm of handshakes has taken, and costs less than the system's
+/// where every client allocates a little; see `docs/performance.md`.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// A socket.io gateway for live feeds on sharded Redis.
 ///

@@ -37,11 +37,16 @@ mod version;
 /// its entry by id, and the headers of two allocations.
 pub const ITEM_OVERHEAD: usize = 192;
 
+/// So many items are looked through: most feeds have few, and a map of them is as large as they are.
+const FEW: usize = 16;
+
 /// One feed's content, its order and its version.
 #[derive(Debug, Clone)]
 pub struct Mirror {
     kind: Kind,
-    places: HashMap<Arc<str>, Place>,
+    /// Where each item stands; there once they are too many to look through.
+    #[expect(clippy::box_collection, reason = "hardly any needs one, and it is 48 bytes")]
+    places: Option<Box<HashMap<Arc<str>, Place>>>,
     order: Order<Item>,
     version: Version,
     history: History,
@@ -63,7 +68,7 @@ impl Mirror {
     pub fn new(content: &Content) -> Self {
         let mut mirror = Self {
             kind: content.kind,
-            places: HashMap::with_capacity(content.entries.len()),
+            places: None,
             order: Order::with_capacity(content.entries.len()),
             version: Version::EMPTY,
             history: History::new(Version::EMPTY),
@@ -126,7 +131,7 @@ impl Mirror {
 
     /// The item with this id.
     pub fn get(&self, id: &str) -> Option<&Bytes> {
-        self.places.get(id).map(|place| &self.order.get(*place).text)
+        self.find(id).map(|place| &self.order.get(place).text)
     }
 
     /// Walks ids and items from the first to the last; in a plain feed the order means nothing.
@@ -139,7 +144,7 @@ impl Mirror {
 
     /// The id just before this one; `None` for the first and for one that is not held.
     pub fn before(&self, id: &str) -> Option<&str> {
-        let previous = self.order.previous(*self.places.get(id)?)?;
+        let previous = self.order.previous(self.find(id)?)?;
         Some(&self.order.get(previous).id)
     }
 
@@ -258,7 +263,10 @@ impl Mirror {
     }
 
     fn find(&self, id: &str) -> Option<Place> {
-        self.places.get(id).copied()
+        match &self.places {
+            Some(places) => places.get(id).copied(),
+            None => self.order.places().find(|place| *self.order.get(*place).id == *id),
+        }
     }
 
     fn publish(&mut self, previous: Option<Place>, id: Arc<str>, text: Bytes) -> Event {
@@ -281,7 +289,9 @@ impl Mirror {
         let Item { id, text, digest } = self.order.remove(place);
         self.version.remove(digest);
         self.text_bytes -= id.len() + text.len();
-        self.places.remove(&id);
+        if let Some(places) = &mut self.places {
+            places.remove(&id);
+        }
         self.digest_behind(next);
         self.event(Change::Retract { id })
     }
@@ -301,7 +311,11 @@ impl Mirror {
         self.text_bytes += id.len() + text.len();
         let item = Item { id: id.clone(), text, digest: Version::EMPTY };
         let place = self.order.insert(previous, item);
-        self.places.insert(id, place);
+        if let Some(places) = &mut self.places {
+            places.insert(id, place);
+        } else if self.len() > FEW {
+            self.index();
+        }
         self.digest(place);
         self.digest_behind(self.order.next(place));
         place
@@ -342,8 +356,15 @@ impl Mirror {
 
     fn pack(&mut self) {
         self.order.pack();
-        self.places =
-            self.order.places().map(|place| (self.order.get(place).id.clone(), place)).collect();
+        self.places = None;
+        if self.len() > FEW {
+            self.index();
+        }
+    }
+
+    fn index(&mut self) {
+        let places = self.order.places().map(|place| (self.order.get(place).id.clone(), place));
+        self.places = Some(Box::new(places.collect()));
     }
 }
 

@@ -90,6 +90,7 @@ pub(super) struct View {
     pub(super) shared: bool,
     pub(super) attrs_known: bool,
     /// Versions of attributes that some here hold while nobody knows the right one.
+    #[expect(clippy::box_collection, reason = "hardly any needs one, and it is 48 bytes")]
     attrs_held: Option<Box<HashSet<Option<Version>>>>,
     top: Vec<PlaceId>,
     /// By numbers that only grow, so that what is above comes before what is below it.

@@ -112,7 +112,8 @@ impl<'a> Query<'a> {
         }
         let is_set = |key| matches!(get(key), Some("1" | "true"));
         let (b64, resume) = (is_set("b64"), is_set("resume"));
-        Ok(Self { protocol, kind, sid: get("sid"), b64, resume, is_upgrade: false, raw })
+        let sid = get("sid").filter(|sid| !sid.is_empty());
+        Ok(Self { protocol, kind, sid, b64, resume, is_upgrade: false, raw })
     }
 }
 

@@ -31,11 +31,13 @@ pub struct Herd(Arc<Inner>);
 struct Inner {
     commands: mpsc::UnboundedSender<String>,
     next: AtomicU64,
-    /// Held for a look: who hears what a client says.
-    ears: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Value>>>>,
+    /// Held for a look: who hears what a client says; nobody once the process has ended.
+    ears: Arc<Mutex<Option<Ears>>>,
     /// Ended on drop.
     _child: Child,
 }
+
+type Ears = HashMap<u64, mpsc::UnboundedSender<Value>>;
 
 impl Herd {
     /// Starts the process.
@@ -60,15 +62,17 @@ impl Herd {
                 }
             }
         });
-        let ears: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Value>>>> = Arc::default();
+        let ears = Arc::new(Mutex::new(Some(Ears::new())));
         let all = ears.clone();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let line: Value = serde_json::from_str(&line).expect("client.js says JSON");
                 let Some(client) = line["c"].as_u64() else { panic!("client.js: {line}") };
-                let ear = all.lock().expect("no holder panics").get(&client).cloned();
-                let _ = ear.map(|ear| ear.send(line));
+                let ears = all.lock().expect("no holder panics");
+                let _ = ears.as_ref().and_then(|ears| Some(ears.get(&client)?.send(line)));
             }
+            // Whoever waits fails at once, and not each after its patience.
+            all.lock().expect("no holder panics").take();
         });
         Self(Arc::new(Inner { commands, next: AtomicU64::new(0), ears, _child: child }))
     }
@@ -77,7 +81,9 @@ impl Herd {
     pub fn open(&self, spec: Value) -> Client {
         let index = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (ear, lines) = mpsc::unbounded_channel();
-        self.0.ears.lock().expect("no holder panics").insert(index, ear);
+        if let Some(ears) = &mut *self.0.ears.lock().expect("no holder panics") {
+            ears.insert(index, ear);
+        }
         let client = Client { herd: self.clone(), index, lines, passed: Vec::new() };
         client.say(json!({ "cmd": "open", "spec": spec }));
         client
@@ -97,7 +103,9 @@ pub struct Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.say(json!({ "cmd": "forget" }));
-        self.herd.0.ears.lock().expect("no holder panics").remove(&self.index);
+        if let Some(ears) = &mut *self.herd.0.ears.lock().expect("no holder panics") {
+            ears.remove(&self.index);
+        }
     }
 }
 

@@ -115,13 +115,13 @@ async fn what_no_engine_understands_is_refused_clearly(engine: EngineKind) {
 async fn both_spellings_of_the_path_lead_to_the_same_engine(engine: EngineKind) {
     let stage = Stage::start_of(engine).await;
     let path = stage.poll_raw().await;
-    let first = stage.get(&path, &[]).await.text();
-    assert!(first.starts_with("40{"), "{first}");
     assert_eq!(stage.post(&path.replace("io/?", "io?"), r#"42["tell",1]"#).await.text(), "ok");
-    let mut heard = first;
+    let mut heard = String::new();
     while !heard.contains(r#"42["told",1]"#) {
         heard.push_str(&stage.get(&path, &[]).await.text());
     }
+    // socketioxide may ask for a sign of life first.
+    assert!(heard.trim_start_matches(['2', '\u{1e}']).starts_with("40{"), "{heard}");
 }
 
 async fn a_poll_that_waits_is_answered_when_its_client_is_closed(engine: EngineKind) {

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::socket::Protocol;
 
+/// How late a ping may be sent as if it were in time.
+const LATE: Duration = Duration::from_millis(50);
+
 /// The signs of life of one client.
 ///
 /// In engine.io 4 the server pings, for the first time after the interval, and waits for the
@@ -74,7 +77,9 @@ impl Heartbeat {
             return None;
         }
         if self.then == Beat::Ping {
-            (self.next, self.then) = (now + self.timeout.time(), Beat::Dead);
+            // Looked at a little late, the client has no more time for it.
+            let began = self.next.max(now - LATE);
+            (self.next, self.then) = (began + self.timeout.time(), Beat::Dead);
             return Some(Beat::Ping);
         }
         Some(Beat::Dead)

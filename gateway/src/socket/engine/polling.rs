@@ -86,6 +86,8 @@ struct State {
     /// `None` once the session has ended, or a websocket has it.
     life: Option<Life>,
     phase: Phase,
+    /// When its first poll has to have come.
+    first_poll: Instant,
     /// The number of the newest poll.
     newest: u64,
     /// Whether it waits for something to say.
@@ -193,6 +195,7 @@ impl Polling {
         let state = State {
             life: Some(life),
             phase: Phase::Open,
+            first_poll: now() + sessions.options().patience,
             newest: 0,
             is_waiting: false,
             control: Vec::new(),
@@ -501,6 +504,13 @@ impl Polling {
             None => {}
         }
         let mut due = life.heartbeat.next();
+        if state.newest == 0 {
+            // Who made a handshake and nothing of it has no claim to a heartbeat's time.
+            if state.first_poll <= now {
+                return Err(Ended::Fault("never_polled"));
+            }
+            due = due.min(state.first_poll);
+        }
         let mut has_something = !state.control.is_empty();
         if life.upper.deadline().is_some_and(|deadline| deadline <= now) {
             life.upper.tick(now);
@@ -604,12 +614,13 @@ impl Polling {
         let is_waiting = state.is_waiting;
         state.phase = match ended {
             Ended::Closed(_) => Phase::Farewell(now() + FAREWELL, CLOSE),
+            // Its last poll may be on the way on another connection.
+            Ended::Left => Phase::Farewell(now() + FAREWELL, NOOP),
             // Nobody comes who would wait for it, but who is there is told.
-            Ended::Left if is_waiting => Phase::Farewell(now() + FAREWELL, NOOP),
             Ended::Silent | Ended::Fault(_) if is_waiting => {
                 Phase::Farewell(now() + FAREWELL, CLOSE)
             }
-            Ended::Left | Ended::Silent | Ended::Fault(_) => Phase::Gone,
+            Ended::Silent | Ended::Fault(_) => Phase::Gone,
         };
         let is_gone = state.phase == Phase::Gone;
         drop(state);

@@ -84,7 +84,22 @@ pub(super) struct Websocket {
     stage: Stage,
     /// Since when nothing could be written.
     blocked: Option<Instant>,
+    /// What its client said may still be answered before anything is written.
+    waits: Wait,
     timer: Pin<Box<Sleep>>,
+}
+
+/// Whether others have had their turn between what a client said and what it is told.
+///
+/// A client that joins is answered twice, by the engine and with its state, and what it calls
+/// for is often answered at once: after one turn of the others both go out in one write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    No,
+    /// It has said something since they had.
+    Heard,
+    /// They have it now.
+    Yielded,
 }
 
 enum Io {
@@ -171,6 +186,7 @@ impl Websocket {
             stall: options.stall,
             stage,
             blocked: None,
+            waits: Wait::No,
             timer: Box::pin(sleep_until(tokio::time::Instant::now())),
         };
         let due = websocket.due();
@@ -196,7 +212,14 @@ impl Websocket {
 
     /// Reads, looks at the time, and writes, as far as it goes.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<(), Over> {
+        let has_yielded = self.waits == Wait::Yielded;
+        self.waits = Wait::No;
         self.read(cx)?;
+        if self.waits == Wait::Heard && !has_yielded {
+            self.waits = Wait::Yielded;
+            cx.waker().wake_by_ref();
+            return Ok(());
+        }
         let now = now();
         if let Err(ended) = self.look(now) {
             self.end(ended)?;
@@ -289,7 +312,10 @@ impl Websocket {
         // What comes behind the end is read so that it does not cut the end off.
         while !matches!(self.stage, Stage::Farewell(_)) {
             let ended = match self.decoder.next(&mut input) {
-                Ok(Some(frame)) => self.on_frame(frame),
+                Ok(Some(frame)) => {
+                    self.waits = Wait::Heard;
+                    self.on_frame(frame)
+                }
                 Ok(None) => return,
                 Err(bad) => {
                     self.farewell(Ended::Fault(bad.label()), bad.close_code());

@@ -163,3 +163,17 @@ async fn a_poll_whose_client_goes_in_the_same_moment_takes_nothing_with_it() {
         assert_eq!(poller.poll().await.text(), format!("42[\"said\",{round}]"));
     }
 }
+
+/// socketioxide waits for as long as a heartbeat may take.
+#[tokio::test]
+async fn a_client_that_never_polls_has_no_longer_than_one_that_never_joins() {
+    let connect_timeout = Duration::from_millis(500);
+    let settings = Settings { connect_timeout, ..settings_of(EngineKind::Pneumatic) };
+    let mut stage = Stage::start_with(&settings).await;
+    let path = "/socket.io/?EIO=3&transport=polling&demo_user=ann";
+    assert_eq!(stage.get(path, &[]).await.status, 200);
+    let guest = stage.guest().await;
+    let began = Instant::now();
+    assert!(leaves(&guest).await);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}

@@ -31,7 +31,6 @@ async fn the_first_mistake_is_told_with_its_number(engine: EngineKind) {
         (format!("{get}EIO=4&transport=flashsocket"), 0, "Transport unknown"),
         (format!("{get}EIO=9&transport=polling"), 5, "Unsupported protocol version"),
         (format!("{get}EIO=4&transport=polling&sid=nobody"), 1, "Session ID unknown"),
-        (format!("{get}EIO=4&transport=polling&sid="), 1, "Session ID unknown"),
         (format!("{get}EIO=3&transport=polling&sid=g1.nobody"), 1, "Session ID unknown"),
         ("POST /socket.io/?EIO=4&transport=polling".to_owned(), 2, "Bad handshake method"),
         (format!("PUT {living}"), 2, "Bad handshake method"),
@@ -43,6 +42,9 @@ async fn the_first_mistake_is_told_with_its_number(engine: EngineKind) {
         assert_eq!(told, (400, json!({ "code": code, "message": message })), "{request}");
         assert_eq!(answer.header("content-type"), Some("application/json"), "{request}");
     }
+    // An empty one is none.
+    let path = "/socket.io/?EIO=4&transport=polling&sid=";
+    assert_eq!(stage.get(path, &[]).await.status, 200);
 }
 
 async fn a_refused_websocket_is_told_as_a_text(engine: EngineKind) {
