@@ -83,12 +83,15 @@ fn main() -> ExitCode {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime.context("runtime could not be started").and_then(|runtime| {
-        runtime.block_on(async {
+        let ended = runtime.block_on(async {
             match command {
                 Command::Worker => work(config).await,
                 _ => serve(config).await,
             }
-        })
+        });
+        // Whatever did not end in time, a name that is still being resolved too, is not waited for.
+        runtime.shutdown_background();
+        ended
     });
     match ended {
         Ok(true) => ExitCode::SUCCESS,

@@ -17,11 +17,15 @@ use crate::drain::Drain;
 /// How long an answer that is under way may take once everything ends.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How many bytes the head of a request may have, and how much of a body is read ahead: a peer
+/// has it kept before anybody knows who it is.
+const HEAD: usize = 64 << 10;
+
 /// Serves a listener until `drain` ends; requests carry what `peer` says of their connection.
 ///
 /// A connection on which no whole head of a request comes for as long as `silence` is closed:
 /// after it was opened, and again after each answer. A request that is not answered yet and
-/// an upgraded connection are not bounded here.
+/// an upgraded connection are not bounded here. A head of more than 64 KiB is refused.
 pub fn start<L: Listener, P: Clone + Send + Sync + 'static>(
     mut listener: L,
     router: Router,
@@ -31,7 +35,7 @@ pub fn start<L: Listener, P: Clone + Send + Sync + 'static>(
 ) {
     let Drain { tracker, end, .. } = drain.clone();
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(silence);
+    http.timer(TokioTimer::new()).header_read_timeout(silence).max_buf_size(HEAD);
     let accept = async move {
         loop {
             let (io, addr) = listener.accept().await;

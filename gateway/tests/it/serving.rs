@@ -18,6 +18,7 @@ use crate::stage::{PATIENCE, Stage, each_engine, eventually, settings_of};
 
 each_engine! {
     a_connection_that_asks_for_nothing_is_closed,
+    a_head_that_is_too_large_is_refused_before_it_is_whole,
     a_byte_now_and_then_does_not_keep_half_a_head_alive,
     a_held_poll_and_a_silent_websocket_stay,
     connections_end_with_the_gateway,
@@ -57,6 +58,20 @@ async fn a_connection_that_asks_for_nothing_is_closed(engine: EngineKind) {
     for (heard, _) in [idle, again] {
         assert_eq!(heard.matches("HTTP/1.1 400").count(), 1, "{heard}");
     }
+}
+
+/// Half a head of any size would be kept for as long as it may take.
+async fn a_head_that_is_too_large_is_refused_before_it_is_whole(engine: EngineKind) {
+    let stage = stage(engine).await;
+    let mut stream = TcpStream::connect(stage.addr).await.unwrap();
+    let query = "x".repeat(40 << 10);
+    let head = format!("GET /socket.io/?EIO=9&x={query} HTTP/1.1\r\nHost: x\r\nCookie: ");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b'x'; 30 << 10]).await.unwrap();
+    let (began, mut answer) = (Instant::now(), vec![0; 12]);
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 431");
+    assert!(began.elapsed() < SILENCE, "{:?}", began.elapsed());
 }
 
 async fn a_byte_now_and_then_does_not_keep_half_a_head_alive(engine: EngineKind) {

@@ -19,6 +19,7 @@ mod losses;
 mod packets;
 mod polls;
 mod refusals;
+mod storms;
 mod websockets;
 
 /// A polling session on the wire.

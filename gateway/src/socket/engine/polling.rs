@@ -48,6 +48,9 @@ const ANSWER_BYTES: usize = 256 << 10;
 /// How many packets one request may bring.
 const PACKETS: usize = 8_192;
 
+/// How much of an answer a proxy passes on to the slowest client while it may stand still.
+const PROXY_BYTES: usize = 128 << 10;
+
 /// Between two empty answers to a client that upgrades, as the original servers have it: each
 /// makes it look whether it may go on.
 const NOOP_EVERY: Duration = Duration::from_millis(100);
@@ -542,8 +545,10 @@ impl Polling {
         if state.first.is_empty() && !is_on_its_way {
             return Ok((due, false));
         }
-        // A proxy may have taken a large answer long before its client has it.
-        let large = state.answer.as_ref().map_or(0, |answer| answer.bytes >> 20);
+        // A proxy may have taken a large answer long before its client has it, and that would
+        // come back for the same one.
+        let whole = state.answer.as_ref().filter(|_| !is_on_its_way);
+        let large = whole.map_or(0, |answer| answer.bytes / PROXY_BYTES);
         let patience = stall.saturating_mul(u32::try_from(large).unwrap_or(u32::MAX) + 1);
         let since = *state.waits.get_or_insert(now);
         if since + patience <= now {

@@ -138,3 +138,15 @@ async fn a_websocket_that_has_not_taken_over_keeps_no_gateway_from_its_end() {
     assert_eq!(hears(&mut probe, "3").await.as_deref(), Some("3probe"));
     assert!(poller.stage.drain.finish(Duration::from_secs(3)).await);
 }
+
+/// A proxy has the answer at once; its client, behind a slow line, some time later.
+#[tokio::test]
+async fn who_has_a_large_answer_from_a_proxy_has_time_to_take_it() {
+    let poller = Poller::joined(EngineKind::Pneumatic, "EIO=4").await;
+    poller.hears(b"42[\"initial\"").await;
+    poller.guest().outbox.offer(&large()).unwrap();
+    assert!(poller.poll().await.text().starts_with("42[\"large\""));
+    poller.guest().outbox.offer(&Frame::event("said", "1".to_owned())).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(poller.poll().await.text(), "42[\"said\",1]");
+}
