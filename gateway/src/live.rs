@@ -34,6 +34,7 @@ mod passing;
 mod resume;
 mod rounds;
 mod shelf;
+mod sorted;
 mod state;
 mod topology;
 mod view;
