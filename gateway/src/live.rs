@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod client;
+mod hung;
 mod links;
 mod passing;
 mod resume;
