@@ -477,8 +477,7 @@ impl State {
 
     fn sees(&self, id: ClientId, feed: &str) -> bool {
         let Some(client) = self.clients.get(&id) else { return false };
-        let hung = self.hung.get(feed);
-        hung.into_iter().flatten().any(|(owner, _)| match owner {
+        self.hung.places(feed).iter().any(|(owner, _)| match owner {
             Owner::Team(team) => client.identity.is_in(team.as_str()),
             Owner::User(user) => client.identity.user == *user,
         })
@@ -503,7 +502,7 @@ impl State {
             let teams = client.teams.iter().cloned().map(Room::Team);
             let feeds = client.subscribed.iter().cloned().map(Room::Feed);
             let rooms = user.into_iter().chain(teams).chain(feeds).map(|room| room.to_string());
-            let hung = self.hung.keys().filter(|feed| self.sees(*id, feed));
+            let hung = self.hung.feeds().filter(|feed| self.sees(*id, feed));
             let version = |feed: &Arc<str>| self.keeper.version(feed).map(|v| v.to_string());
             let feeds: BTreeMap<_, _> = hung
                 .chain(&client.subscribed)

@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     COMMANDS, Command, Listener, Settings,
     client::Client,
+    hung::Hung,
     links::{Links, Voice},
     rounds::Rounds,
     shelf::Shelf,
@@ -80,7 +81,7 @@ pub(super) struct State {
     pub(super) mark_channel: Bytes,
     pub(super) views: HashMap<Owner, Box<View>>,
     /// Where each feed hangs.
-    pub(super) hung: HashMap<Arc<str>, Vec<(Owner, PlaceId)>>,
+    pub(super) hung: Hung,
     /// What is encoded of views.
     pub(super) shelf: Shelf,
     /// Views that changed, with a `reset` that may be due.
@@ -128,7 +129,7 @@ impl State {
             answered,
             mark_channel: Bytes::from(settings.keeper.mark_channel),
             views: HashMap::new(),
-            hung: HashMap::new(),
+            hung: Hung::default(),
             shelf: Shelf::default(),
             open: HashSet::new(),
             alarms: BTreeMap::new(),
@@ -255,13 +256,13 @@ impl State {
     }
 
     pub(super) fn places(&self, feed: &str) -> Vec<(Owner, PlaceId)> {
-        self.hung.get(feed).cloned().unwrap_or_default()
+        self.hung.places(feed).to_vec()
     }
 
     /// Lists the rooms that hear a feed's events: its views where it is shown, and its subscribers.
     pub(super) fn audience(&self, feed: &Arc<str>) -> Vec<Room> {
         let mut rooms: Vec<Room> = Vec::new();
-        for (owner, place) in self.hung.get(feed).into_iter().flatten() {
+        for (owner, place) in self.hung.places(feed) {
             let room = owner.room();
             if self.views[owner].hears(*place) && !rooms.contains(&room) {
                 rooms.push(room);
@@ -410,10 +411,7 @@ impl State {
                 match need {
                     Need::Hang(feed, place) => {
                         self.keeper.want(&feed, self.router.owner(&feed), now);
-                        // Hardly any feed hangs in two places.
-                        let places = self.hung.entry(feed.clone());
-                        let places = places.or_insert_with(|| Vec::with_capacity(1));
-                        places.push((owner.clone(), place));
+                        self.hung.hang(feed.clone(), owner.clone(), place);
                         if self.keeper.mirror(&feed).is_some()
                             && let Some(view) = self.views.get_mut(owner)
                         {
@@ -422,12 +420,7 @@ impl State {
                     }
                     Need::Drop(feed, place) => {
                         self.keeper.unwant(&feed, now);
-                        if let Some(places) = self.hung.get_mut(&feed) {
-                            places.retain(|hung| hung.1 != place || hung.0 != *owner);
-                            if places.is_empty() {
-                                self.hung.remove(&feed);
-                            }
-                        }
+                        self.hung.drop(&feed, owner, place);
                     }
                 }
             }

@@ -4,14 +4,15 @@
 //! items of its feeds and remembers for each place what its room has been told of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use super::sorted::{Numbers, Sorted};
 use crate::{
     hub::{Room, frame::Frame},
     identity::{TeamId, UserId},
@@ -92,36 +93,48 @@ pub(super) struct View {
     /// Versions of attributes that some here hold while nobody knows the right one.
     #[expect(clippy::box_collection, reason = "hardly any needs one, and it is 48 bytes")]
     attrs_held: Option<Box<HashSet<Option<Version>>>>,
-    top: Vec<PlaceId>,
+    top: Box<[PlaceId]>,
     /// By numbers that only grow, so that what is above comes before what is below it.
-    places: BTreeMap<PlaceId, Box<Place>>,
+    places: Sorted<Box<Place>>,
     next: PlaceId,
     /// Places whose next step is a `reset` to the room.
-    open: BTreeSet<PlaceId>,
-    unfilled: BTreeSet<PlaceId>,
+    open: Numbers,
+    unfilled: Numbers,
     pub(super) clients: usize,
     /// When it is looked at again because the patience with a feed ends.
     pub(super) alarm: Option<Instant>,
-    model: Option<Arc<str>>,
     /// Another whenever what it shows is another.
     revision: u64,
-    /// The `initial` of this user, and the revisions of the views that it was made of.
-    initial: Option<(Vec<u64>, Frame)>,
+    /// What is encoded of the whole of it, if anything is.
+    whole: Option<Box<Whole>>,
     /// How many bytes were encoded and are not counted by the shelf yet.
     encoded: usize,
+}
+
+#[derive(Debug, Default)]
+struct Whole {
+    model: Option<Arc<str>>,
+    /// The `initial` of this user, and the revisions of the views that it was made of.
+    initial: Option<(Vec<u64>, Frame)>,
 }
 
 #[derive(Debug)]
 struct Place {
     feed: Arc<str>,
     /// Which it is of the collections that the tree has here.
-    index: usize,
+    index: u32,
+    shown: Shown,
     /// The place and the item above; `None` right below the model at the top.
     parent: Option<(PlaceId, Arc<str>)>,
     children: BTreeMap<Arc<str>, Box<[PlaceId]>>,
-    shown: Shown,
     since: Instant,
-    encoded: Option<Arc<str>>,
+    encoded: Option<Box<Encoded>>,
+}
+
+/// What is encoded of a place.
+#[derive(Debug)]
+struct Encoded {
+    collection: Arc<str>,
     /// The `reset` that brings it, one for all who get it until something of it changes.
     reset: Option<Frame>,
 }
@@ -141,13 +154,12 @@ impl View {
     /// Makes a view of what the tree hangs under its owner.
     pub(super) fn new(owner: Owner, tree: Arc<Tree>, now: Instant, needs: &mut Vec<Need>) -> Self {
         let branch = owner.branch(&tree);
-        let shared = branch.and_then(|branch| branch.attrs.as_deref());
-        let attrs: Arc<str> = shared
-            .unwrap_or(match owner {
-                Owner::Team(_) => TEAMS,
-                Owner::User(_) => USER,
-            })
-            .into();
+        let shared = branch.and_then(|branch| branch.attrs.as_ref());
+        let attrs = match (&shared, &owner) {
+            (Some(attrs), _) => Arc::clone(attrs),
+            (None, Owner::Team(_)) => DEFAULTS[0].clone(),
+            (None, Owner::User(_)) => DEFAULTS[1].clone(),
+        };
         let shared = shared.is_some();
         let count = branch.map_or(0, |branch| branch.collections.len());
         let mut view = Self {
@@ -157,34 +169,36 @@ impl View {
             shared,
             attrs_known: !shared,
             attrs_held: None,
-            top: Vec::new(),
-            places: BTreeMap::new(),
+            top: Box::default(),
+            places: Sorted::new(),
             next: 0,
-            open: BTreeSet::new(),
-            unfilled: BTreeSet::new(),
+            open: Numbers::new(),
+            unfilled: Numbers::new(),
             clients: 0,
             alarm: None,
-            model: None,
             revision: new_revision(),
-            initial: None,
+            whole: None,
             encoded: 0,
         };
         let vars = view.vars_at_top();
-        for index in 0..count {
-            let place = view.hang(index, &vars, None, now, needs);
-            view.top.push(place);
-            view.open.insert(place);
+        view.top = (0..count).map(|index| view.hang(index, &vars, None, now, needs)).collect();
+        for place in &view.top {
+            view.open.insert(*place, ());
         }
         view
     }
 
     /// Returns the collection of the tree that hangs at a place.
     fn collection(&self, place: PlaceId) -> &Collection {
-        let Place { parent, index, .. } = &*self.places[&place];
+        let Place { parent, index, .. } = self.place(place);
         match parent {
-            Some((above, _)) => &self.collection(*above).collections[*index],
-            None => &self.branch().collections[*index],
+            Some((above, _)) => &self.collection(*above).collections[*index as usize],
+            None => &self.branch().collections[*index as usize],
         }
+    }
+
+    fn place(&self, place: PlaceId) -> &Place {
+        self.places.get(place).expect("the place is there")
     }
 
     fn branch(&self) -> &Branch {
@@ -199,7 +213,7 @@ impl View {
     /// Returns what stands for placeholders below an item of a place; they are not kept for
     /// each place, as only one that grows needs them. `None` where nothing can hang.
     fn vars_below(&self, place: PlaceId, id: &str) -> Option<Vars> {
-        let vars = match &self.places[&place].parent {
+        let vars = match &self.place(place).parent {
             Some((above, id)) => self.vars_below(*above, id)?,
             None => self.vars_at_top(),
         };
@@ -225,17 +239,16 @@ impl View {
         let id = self.next;
         self.next += 1;
         needs.push(Need::Hang(feed.clone(), id));
-        self.unfilled.insert(id);
+        self.unfilled.insert(id, ());
         self.stale_model();
         let place = Place {
             feed,
-            index,
+            index: u32::try_from(index).expect("a tree is written by hand"),
+            shown: Shown::Not,
             parent,
             children: BTreeMap::new(),
-            shown: Shown::Not,
             since: now,
             encoded: None,
-            reset: None,
         };
         self.places.insert(id, Box::new(place));
         id
@@ -248,22 +261,25 @@ impl View {
 
     /// Tells whether the room hears the events of a place.
     pub(super) fn hears(&self, place: PlaceId) -> bool {
-        self.places.get(&place).is_some_and(|place| place.shown == Shown::Whole)
+        self.places.get(place).is_some_and(|place| place.shown == Shown::Whole)
     }
 
     /// Forgets what was encoded of a place and above it.
     pub(super) fn stale(&mut self, place: PlaceId) {
         self.stale_model();
         let mut next = Some(place);
-        while let Some(place) = next.and_then(|id| self.places.get_mut(&id)) {
-            (place.encoded, place.reset) = (None, None);
+        while let Some(place) = next.and_then(|id| self.places.get_mut(id)) {
+            place.encoded = None;
             next = place.parent.as_ref().map(|(parent, _)| *parent);
         }
     }
 
     /// Forgets what was encoded of the model at the top.
     pub(super) fn stale_model(&mut self) {
-        self.model = None;
+        if let Some(whole) = &mut self.whole {
+            whole.model = None;
+            self.whole.take_if(|whole| whole.initial.is_none());
+        }
         self.revision = new_revision();
     }
 
@@ -274,13 +290,14 @@ impl View {
 
     /// Returns the `initial` of this user, if it was made of views as they are now.
     pub(super) fn initial(&self, revisions: &[u64]) -> Option<&Frame> {
-        self.initial.as_ref().filter(|(made_of, _)| made_of == revisions).map(|(_, frame)| frame)
+        let initial = self.whole.as_ref()?.initial.as_ref();
+        initial.filter(|(made_of, _)| made_of == revisions).map(|(_, frame)| frame)
     }
 
     /// Keeps the `initial` of this user for its next connection.
     pub(super) fn keep_initial(&mut self, revisions: Vec<u64>, frame: Frame) {
         self.encoded += frame.snapshot_bytes();
-        self.initial = Some((revisions, frame));
+        self.whole.get_or_insert_default().initial = Some((revisions, frame));
     }
 
     /// Returns how many bytes were encoded since the last time.
@@ -290,17 +307,15 @@ impl View {
 
     /// Forgets what was encoded; it is made again when it is needed.
     pub(super) fn forget_encoded(&mut self) {
-        (self.model, self.initial) = (None, None);
-        for place in self.places.values_mut() {
-            (place.encoded, place.reset) = (None, None);
-        }
+        self.whole = None;
+        self.places.values_mut().for_each(|place| place.encoded = None);
     }
 
     /// Tells when a place that waits for its feed is to be shown without it, if there is one.
     pub(super) fn patience_ends(&self) -> Option<Instant> {
-        let open = self.open.iter().filter_map(|place| self.places.get(place).zip(Some(place)));
+        let open = self.open.numbers().filter_map(|place| Some((self.places.get(place)?, place)));
         let waits = open.filter(|(found, place)| {
-            found.shown != Shown::Unavailable || !self.unfilled.contains(place)
+            found.shown != Shown::Unavailable || !self.unfilled.contains(*place)
         });
         waits.map(|(found, _)| found.since + PATIENCE).min()
     }
@@ -313,8 +328,8 @@ impl View {
         now: Instant,
         needs: &mut Vec<Need>,
     ) {
-        if self.unfilled.remove(&place) {
-            self.places.get_mut(&place).expect("an unfilled place is there").since = now;
+        if self.unfilled.remove(place).is_some() {
+            self.places.get_mut(place).expect("an unfilled place is there").since = now;
             self.stale(place);
             self.regrow(place, keeper, now, needs);
         }
@@ -322,7 +337,7 @@ impl View {
 
     /// Takes in that a place's content is not at hand any more; its room holds it all the same.
     pub(super) fn unfill(&mut self, place: PlaceId) {
-        self.unfilled.insert(place);
+        self.unfilled.insert(place, ());
         self.stale(place);
     }
 
@@ -333,7 +348,7 @@ impl View {
 
     /// Lists the feeds whose content is not there.
     pub(super) fn unfilled_feeds(&self) -> Vec<Arc<str>> {
-        self.unfilled.iter().map(|place| self.places[place].feed.clone()).collect()
+        self.unfilled.numbers().map(|place| self.feed(place).clone()).collect()
     }
 
     /// Tells whether any of its feeds is too large to be held.
@@ -343,7 +358,7 @@ impl View {
 
     /// Brings what hangs below a place in line with its items; new children wait for `place`'s own reset.
     fn regrow(&mut self, place: PlaceId, keeper: &Keeper, now: Instant, needs: &mut Vec<Need>) {
-        let Some(found) = self.places.get(&place) else { return };
+        let Some(found) = self.places.get(place) else { return };
         let Place { feed, children, .. } = &**found;
         if self.collection(place).collections.is_empty() {
             return;
@@ -378,7 +393,7 @@ impl View {
         let nested: Vec<PlaceId> = (0..count)
             .map(|index| self.hang(index, &vars, Some((place, id.clone())), now, needs))
             .collect();
-        if let Some(above) = self.places.get_mut(&place) {
+        if let Some(above) = self.places.get_mut(place) {
             above.children.insert(id, nested.as_slice().into());
         }
         nested
@@ -399,22 +414,22 @@ impl View {
         let nested = self.nest(place, id, now, needs);
         // Below a place that is not shown yet they come with its own reset.
         if self.hears(place) {
-            self.open.extend(nested);
+            nested.into_iter().for_each(|place| self.open.insert(place, ()));
         }
     }
 
     /// Takes in that an item is gone: what hung below it goes with it.
     pub(super) fn retracted(&mut self, place: PlaceId, id: &str, needs: &mut Vec<Need>) {
-        let Some(above) = self.places.get_mut(&place) else { return };
+        let Some(above) = self.places.get_mut(place) else { return };
         for child in above.children.remove(id).into_iter().flatten() {
             self.cut(child, needs);
         }
     }
 
     fn cut(&mut self, place: PlaceId, needs: &mut Vec<Need>) {
-        let Some(cut) = self.places.remove(&place) else { return };
-        self.unfilled.remove(&place);
-        self.open.remove(&place);
+        let Some(cut) = self.places.remove(place) else { return };
+        self.unfilled.remove(place);
+        self.open.remove(place);
         needs.push(Need::Drop(cut.feed, place));
         for child in cut.children.into_values().flatten() {
             self.cut(child, needs);
@@ -430,22 +445,22 @@ impl View {
         needs: &mut Vec<Need>,
     ) {
         self.stale(place);
-        if keeper.mirror(&self.places[&place].feed).is_some() {
-            self.unfilled.remove(&place);
+        if keeper.mirror(self.feed(place)).is_some() {
+            self.unfilled.remove(place);
         }
         if self.hears(place) {
             self.hide(place, now);
-            self.open.insert(place);
+            self.open.insert(place, ());
         }
         self.regrow(place, keeper, now, needs);
     }
 
     fn hide(&mut self, place: PlaceId, now: Instant) {
-        let Some(hidden) = self.places.get_mut(&place) else { return };
+        let Some(hidden) = self.places.get_mut(place) else { return };
         (hidden.shown, hidden.since) = (Shown::Not, now);
         let below: Vec<PlaceId> = hidden.children.values().flatten().copied().collect();
         for child in below {
-            self.open.remove(&child);
+            self.open.remove(child);
             self.hide(child, now);
         }
     }
@@ -460,17 +475,17 @@ impl View {
     /// Returns the resets that are due, and counts them as sent.
     pub(super) fn announce(&mut self, keeper: &Keeper, now: Instant, encode: bool) -> Vec<Frame> {
         let mut resets = Vec::new();
-        for place in std::mem::take(&mut self.open) {
-            let Some(found) = self.places.get(&place) else { continue };
+        for place in self.open.take().numbers() {
+            let Some(found) = self.places.get(place) else { continue };
             // It may have come with the reset of a place above it.
-            if found.shown == Shown::Whole || self.open.contains(&place) {
+            if found.shown == Shown::Whole || self.open.contains(place) {
                 continue;
             }
-            let unfilled = self.unfilled.contains(&place);
+            let unfilled = self.unfilled.contains(place);
             let patient = now < found.since + PATIENCE;
             let told_unavailable = found.shown == Shown::Unavailable && unfilled;
             if !self.is_whole(place) && (patient || told_unavailable) {
-                self.open.insert(place);
+                self.open.insert(place, ());
                 continue;
             }
             self.show(place);
@@ -483,18 +498,18 @@ impl View {
 
     /// Tells whether a place and all below it are filled.
     fn is_whole(&self, place: PlaceId) -> bool {
-        !self.unfilled.contains(&place)
-            && self.places[&place].children.values().flatten().all(|child| self.is_whole(*child))
+        !self.unfilled.contains(place)
+            && self.place(place).children.values().flatten().all(|child| self.is_whole(*child))
     }
 
     /// Counts a place and all below it as told; what cannot be read yet is told again later.
     fn show(&mut self, place: PlaceId) {
-        let unfilled = self.unfilled.contains(&place);
-        let Some(shown) = self.places.get_mut(&place) else { return };
+        let unfilled = self.unfilled.contains(place);
+        let Some(shown) = self.places.get_mut(place) else { return };
         shown.shown = if unfilled { Shown::Unavailable } else { Shown::Whole };
         let below: Vec<PlaceId> = shown.children.values().flatten().copied().collect();
         if unfilled {
-            self.open.insert(place);
+            self.open.insert(place, ());
         }
         for child in below {
             self.show(child);
@@ -507,17 +522,17 @@ impl View {
     }
 
     fn above(&self, place: PlaceId) -> (Arc<str>, Arc<str>) {
-        match &self.places[&place].parent {
-            Some((parent, id)) => (self.places[parent].feed.clone(), id.clone()),
+        match &self.place(place).parent {
+            Some((parent, id)) => (self.feed(*parent).clone(), id.clone()),
             None => (self.attrs.clone(), self.owner.id().into()),
         }
     }
 
     /// Returns the collection at a place as JSON, from what is encoded already where it can.
     fn encode(&mut self, place: PlaceId, keeper: &Keeper) -> Arc<str> {
-        let Place { feed, children, encoded, .. } = &*self.places[&place];
+        let Place { feed, children, encoded, .. } = self.place(place);
         if let Some(encoded) = encoded {
-            return encoded.clone();
+            return encoded.collection.clone();
         }
         let feed = feed.clone();
         let names: Vec<String> =
@@ -529,7 +544,7 @@ impl View {
         }
         let encoded: Arc<str> = match keeper
             .mirror(&feed)
-            .filter(|_| !self.unfilled.contains(&place))
+            .filter(|_| !self.unfilled.contains(place))
         {
             Some(mirror) => snapshot::collection_json(&feed, mirror, keeper.version(&feed), |id| {
                 let nested = below.get(id).map(Vec::as_slice).unwrap_or_default();
@@ -543,7 +558,8 @@ impl View {
             None => snapshot::unavailable_json(&feed).into(),
         };
         self.encoded += encoded.len();
-        self.places.get_mut(&place).expect("is there").encoded = Some(encoded.clone());
+        let kept = Encoded { collection: encoded.clone(), reset: None };
+        self.places.get_mut(place).expect("is there").encoded = Some(Box::new(kept));
         encoded
     }
 
@@ -573,7 +589,7 @@ impl View {
 
     /// Returns the model at the top with everything below it, as JSON.
     pub(super) fn model(&mut self, keeper: &Keeper) -> Arc<str> {
-        if let Some(model) = &self.model {
+        if let Some(model) = self.whole.as_ref().and_then(|whole| whole.model.as_ref()) {
             return model.clone();
         }
         let collections: Vec<(String, Arc<str>)> = self
@@ -591,7 +607,7 @@ impl View {
         snapshot::write_model(&mut out, self.owner.id(), Some(v), item, nested);
         let model: Arc<str> = out.into();
         self.encoded += model.len();
-        self.model = Some(model.clone());
+        self.whole.get_or_insert_default().model = Some(model.clone());
         model
     }
 
@@ -602,7 +618,8 @@ impl View {
 
     /// Returns the `reset` that brings the collection at a place.
     pub(super) fn reset_frame(&mut self, place: PlaceId, keeper: &Keeper) -> Frame {
-        if let Some(frame) = &self.places[&place].reset {
+        let encoded = self.place(place).encoded.as_ref();
+        if let Some(frame) = encoded.and_then(|encoded| encoded.reset.as_ref()) {
             return frame.clone();
         }
         let collection = self.encode(place, keeper);
@@ -611,7 +628,8 @@ impl View {
         let json = snapshot::reset_json(self.feed(place), Some(hung), Some(&collection));
         let frame = Frame::snapshot("reset", json);
         self.encoded += frame.snapshot_bytes();
-        self.places.get_mut(&place).expect("is there").reset = Some(frame.clone());
+        let place = self.places.get_mut(place).expect("is there");
+        place.encoded.as_mut().expect("was encoded above").reset = Some(frame.clone());
         frame
     }
 
@@ -622,12 +640,12 @@ impl View {
 
     /// Returns the feed that hangs at a place.
     pub(super) fn feed(&self, place: PlaceId) -> &Arc<str> {
-        &self.places[&place].feed
+        &self.place(place).feed
     }
 
     /// Lists what hangs below the items of a place.
     pub(super) fn nested(&self, place: PlaceId) -> impl Iterator<Item = (&str, &[PlaceId])> {
-        self.places[&place].children.iter().map(|(id, nested)| (&**id, &**nested))
+        self.place(place).children.iter().map(|(id, nested)| (&**id, &**nested))
     }
 
     /// Counts the view as told to somebody, so that what could not be read is told again.
@@ -636,13 +654,17 @@ impl View {
     /// may still wait for what is shown to the newcomer already.
     pub(super) fn told_as_it_is(&mut self, room_is_empty: bool) {
         if room_is_empty {
-            self.open.clear();
+            self.open.take();
             self.top.clone().into_iter().for_each(|place| self.show(place));
         } else {
-            self.unfilled.clone().into_iter().for_each(|place| self.show(place));
+            let unfilled: Vec<PlaceId> = self.unfilled.numbers().collect();
+            unfilled.into_iter().for_each(|place| self.show(place));
         }
     }
 }
 
 /// The feed to which teams answer where no other is configured.
 pub(super) const TEAMS: &str = "teams";
+
+/// Where no other is configured for teams and users, one for all their views.
+static DEFAULTS: LazyLock<[Arc<str>; 2]> = LazyLock::new(|| [TEAMS.into(), USER.into()]);
