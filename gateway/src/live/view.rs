@@ -13,7 +13,10 @@ use std::{
 };
 
 use crate::{
-    hub::{Room, frame::Frame},
+    hub::{
+        Room,
+        frame::{FRAME_OVERHEAD, Frame, WeakFrame},
+    },
     identity::{TeamId, UserId},
     mirror::{
         Version,
@@ -106,10 +109,17 @@ pub(super) struct View {
     /// Another whenever what it shows is another.
     revision: u64,
     /// The `initial` of this user, and the revisions of the views that it was made of.
-    initial: Option<(Vec<u64>, Frame)>,
+    initial: Option<(Vec<u64>, WeakFrame)>,
     /// How many bytes were encoded and are not counted by the shelf yet.
     encoded: usize,
 }
+
+/// What was encoded of places and is worth keeping.
+type Made = Vec<(PlaceId, Arc<str>)>;
+
+/// What is shorter than this is encoded again as quickly as it is found, and kept it takes much
+/// more memory.
+const WORTH_KEEPING: usize = 1 << 10;
 
 #[derive(Debug)]
 struct Place {
@@ -272,15 +282,18 @@ impl View {
         self.revision
     }
 
-    /// Returns the `initial` of this user, if it was made of views as they are now.
-    pub(super) fn initial(&self, revisions: &[u64]) -> Option<&Frame> {
-        self.initial.as_ref().filter(|(made_of, _)| made_of == revisions).map(|(_, frame)| frame)
+    /// Returns the `initial` of this user, if it was made of views as they are now and is still
+    /// on its way to somebody.
+    pub(super) fn initial(&self, revisions: &[u64]) -> Option<Frame> {
+        let initial = self.initial.as_ref().filter(|(made_of, _)| made_of == revisions);
+        initial.and_then(|(_, frame)| frame.upgrade())
     }
 
-    /// Keeps the `initial` of this user for its next connection.
-    pub(super) fn keep_initial(&mut self, revisions: Vec<u64>, frame: Frame) {
-        self.encoded += frame.snapshot_bytes();
-        self.initial = Some((revisions, frame));
+    /// Remembers the `initial` of this user, which is quickly made again: only those to whom it
+    /// goes keep it.
+    pub(super) fn remember_initial(&mut self, revisions: Vec<u64>, frame: &Frame) {
+        self.encoded += FRAME_OVERHEAD;
+        self.initial = Some((revisions, frame.downgrade()));
     }
 
     /// Returns how many bytes were encoded since the last time.
@@ -334,11 +347,6 @@ impl View {
     /// Lists the feeds whose content is not there.
     pub(super) fn unfilled_feeds(&self) -> Vec<Arc<str>> {
         self.unfilled.iter().map(|place| self.places[place].feed.clone()).collect()
-    }
-
-    /// Tells whether any of its feeds is too large to be held.
-    pub(super) fn is_large(&self, keeper: &Keeper) -> bool {
-        self.places.values().any(|place| keeper.is_passed(&place.feed))
     }
 
     /// Brings what hangs below a place in line with its items; new children wait for `place`'s own reset.
@@ -513,38 +521,41 @@ impl View {
         }
     }
 
-    /// Returns the collection at a place as JSON, from what is encoded already where it can.
-    fn encode(&mut self, place: PlaceId, keeper: &Keeper) -> Arc<str> {
+    /// Writes the collections that hang beside each other at places, as members of an object.
+    fn write_all(&self, places: &[PlaceId], keeper: &Keeper, out: &mut String, made: &mut Made) {
+        for (at, place) in places.iter().enumerate() {
+            snapshot::write_key(out, &self.collection(*place).name, at == 0);
+            self.write(*place, keeper, out, made);
+        }
+    }
+
+    /// Writes the collection at a place, from what is encoded already where it can.
+    fn write(&self, place: PlaceId, keeper: &Keeper, out: &mut String, made: &mut Made) {
         let Place { feed, children, encoded, .. } = &*self.places[&place];
         if let Some(encoded) = encoded {
-            return encoded.clone();
+            return out.push_str(encoded);
         }
-        let feed = feed.clone();
-        let names: Vec<String> =
-            self.collection(place).collections.iter().map(|nested| nested.name.clone()).collect();
-        let children = children.clone();
-        let mut below: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
-        for (id, nested) in children {
-            below.insert(id, nested.into_iter().map(|child| self.encode(child, keeper)).collect());
+        let begin = out.len();
+        match keeper.mirror(feed).filter(|_| !self.unfilled.contains(&place)) {
+            Some(mirror) => {
+                snapshot::write_collection(out, feed, mirror, keeper.version(feed), |out, id| {
+                    let nested = children.get(id).map(AsRef::as_ref).unwrap_or_default();
+                    self.write_all(nested, keeper, out, made);
+                });
+            }
+            None => out.push_str(&snapshot::unavailable_json(feed)),
         }
-        let encoded: Arc<str> = match keeper
-            .mirror(&feed)
-            .filter(|_| !self.unfilled.contains(&place))
-        {
-            Some(mirror) => snapshot::collection_json(&feed, mirror, keeper.version(&feed), |id| {
-                let nested = below.get(id).map(Vec::as_slice).unwrap_or_default();
-                names
-                    .iter()
-                    .map(String::as_str)
-                    .zip(nested.iter().map(AsRef::as_ref))
-                    .collect::<Vec<_>>()
-            })
-            .into(),
-            None => snapshot::unavailable_json(&feed).into(),
-        };
-        self.encoded += encoded.len();
-        self.places.get_mut(&place).expect("is there").encoded = Some(encoded.clone());
-        encoded
+        if out.len() - begin >= WORTH_KEEPING {
+            made.push((place, out[begin..].into()));
+        }
+    }
+
+    /// Keeps what was encoded of places.
+    fn keep(&mut self, made: Made) {
+        for (place, encoded) in made {
+            self.encoded += encoded.len();
+            self.places.get_mut(&place).expect("is there").encoded = Some(encoded);
+        }
     }
 
     /// Notes what somebody holds who is told of the model at the top while its attributes are
@@ -576,19 +587,12 @@ impl View {
         if let Some(model) = &self.model {
             return model.clone();
         }
-        let collections: Vec<(String, Arc<str>)> = self
-            .top
-            .clone()
-            .into_iter()
-            .map(|place| {
-                let name = self.collection(place).name.clone();
-                (name, self.encode(place, keeper))
-            })
-            .collect();
         let (item, v) = self.attrs_item(keeper);
-        let mut out = String::new();
-        let nested = collections.iter().map(|(name, collection)| (name.as_str(), &**collection));
-        snapshot::write_model(&mut out, self.owner.id(), Some(v), item, nested);
+        let (mut out, mut made) = (String::new(), Made::new());
+        snapshot::write_model(&mut out, self.owner.id(), Some(v), item, |out| {
+            self.write_all(&self.top, keeper, out, &mut made);
+        });
+        self.keep(made);
         let model: Arc<str> = out.into();
         self.encoded += model.len();
         self.model = Some(model.clone());
@@ -605,7 +609,9 @@ impl View {
         if let Some(frame) = &self.places[&place].reset {
             return frame.clone();
         }
-        let collection = self.encode(place, keeper);
+        let (mut collection, mut made) = (String::new(), Made::new());
+        self.write(place, keeper, &mut collection, &mut made);
+        self.keep(made);
         let (parent, id) = self.above(place);
         let hung = Hung { parent: &parent, id: &id, name: &self.collection(place).name };
         let json = snapshot::reset_json(self.feed(place), Some(hung), Some(&collection));
