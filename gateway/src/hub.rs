@@ -200,7 +200,7 @@ mod tests {
         for room in &rooms {
             hub.join(room.clone(), ClientId(1), outbox.clone());
         }
-        assert_eq!(hub.send(&rooms, &Frame::event("publish", "{}".to_owned())), 1);
+        assert_eq!(hub.send(&rooms, &Frame::event("publish", "{}")), 1);
         assert!(inbox.try_next().is_some());
         assert!(inbox.try_next().is_none());
         hub.leave(&rooms[0], ClientId(1));

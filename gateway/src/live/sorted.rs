@@ -69,10 +69,6 @@ impl<T> Sorted<T> {
         self.0.iter().map(|(number, _)| *number)
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().map(|(_, value)| value)
-    }
-
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.iter_mut().map(|(_, value)| value)
     }

@@ -175,6 +175,7 @@ impl State {
                     self.keeper.tick(now);
                     self.ring(now);
                     self.go_round(now);
+                    self.shelf.expire(now, &mut self.views);
                     for (shard, count) in self.keeper.subscriptions() {
                         metrics::shard_subscriptions(shard, count);
                     }
@@ -437,7 +438,7 @@ impl State {
             let resets = view.announce(&self.keeper, now, !self.hub.is_empty(&room));
             // What is still open waits for its feed, which wakes it, or for its patience to end.
             let alarm = view.patience_ends();
-            self.shelf.put(&owner, &mut self.views);
+            self.shelf.put(&owner, &mut self.views, now);
             let Some(view) = self.views.get_mut(&owner) else { continue };
             if let Some(at) = alarm.filter(|at| view.alarm.is_none_or(|set| *at < set)) {
                 view.alarm = Some(at);
@@ -454,9 +455,7 @@ impl State {
     /// Returns a feed as a flat collection, as its subscribers see it.
     pub(super) fn collection(&self, feed: &str) -> String {
         match self.keeper.mirror(feed) {
-            Some(mirror) => {
-                snapshot::collection_json(feed, mirror, self.keeper.version(feed), |_| [])
-            }
+            Some(mirror) => snapshot::collection_json(feed, mirror, self.keeper.version(feed)),
             None => snapshot::unavailable_json(feed),
         }
     }

@@ -14,7 +14,10 @@ use std::{
 
 use super::sorted::{Numbers, Sorted};
 use crate::{
-    hub::{Room, frame::Frame},
+    hub::{
+        Room,
+        frame::{FRAME_OVERHEAD, Frame, WeakFrame},
+    },
     identity::{TeamId, UserId},
     mirror::{
         Version,
@@ -115,8 +118,15 @@ pub(super) struct View {
 struct Whole {
     model: Option<Arc<str>>,
     /// The `initial` of this user, and the revisions of the views that it was made of.
-    initial: Option<(Vec<u64>, Frame)>,
+    initial: Option<(Vec<u64>, WeakFrame)>,
 }
+
+/// What was encoded of places and is worth keeping.
+type Made = Vec<(PlaceId, Arc<str>)>;
+
+/// What is shorter than this is encoded again as quickly as it is found, and kept it takes much
+/// more memory.
+const WORTH_KEEPING: usize = 1 << 10;
 
 #[derive(Debug)]
 struct Place {
@@ -132,9 +142,9 @@ struct Place {
 }
 
 /// What is encoded of a place.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Encoded {
-    collection: Arc<str>,
+    collection: Option<Arc<str>>,
     /// The `reset` that brings it, one for all who get it until something of it changes.
     reset: Option<Frame>,
 }
@@ -288,16 +298,19 @@ impl View {
         self.revision
     }
 
-    /// Returns the `initial` of this user, if it was made of views as they are now.
-    pub(super) fn initial(&self, revisions: &[u64]) -> Option<&Frame> {
+    /// Returns the `initial` of this user, if it was made of views as they are now and is still
+    /// on its way to somebody.
+    pub(super) fn initial(&self, revisions: &[u64]) -> Option<Frame> {
         let initial = self.whole.as_ref()?.initial.as_ref();
-        initial.filter(|(made_of, _)| made_of == revisions).map(|(_, frame)| frame)
+        let initial = initial.filter(|(made_of, _)| made_of == revisions);
+        initial.and_then(|(_, frame)| frame.upgrade())
     }
 
-    /// Keeps the `initial` of this user for its next connection.
-    pub(super) fn keep_initial(&mut self, revisions: Vec<u64>, frame: Frame) {
-        self.encoded += frame.snapshot_bytes();
-        self.whole.get_or_insert_default().initial = Some((revisions, frame));
+    /// Remembers the `initial` of this user, which is quickly made again: only those to whom it
+    /// goes keep it.
+    pub(super) fn remember_initial(&mut self, revisions: Vec<u64>, frame: &Frame) {
+        self.encoded += FRAME_OVERHEAD;
+        self.whole.get_or_insert_default().initial = Some((revisions, frame.downgrade()));
     }
 
     /// Returns how many bytes were encoded since the last time.
@@ -349,11 +362,6 @@ impl View {
     /// Lists the feeds whose content is not there.
     pub(super) fn unfilled_feeds(&self) -> Vec<Arc<str>> {
         self.unfilled.numbers().map(|place| self.feed(place).clone()).collect()
-    }
-
-    /// Tells whether any of its feeds is too large to be held.
-    pub(super) fn is_large(&self, keeper: &Keeper) -> bool {
-        self.places.values().any(|place| keeper.is_passed(&place.feed))
     }
 
     /// Brings what hangs below a place in line with its items; new children wait for `place`'s own reset.
@@ -528,39 +536,42 @@ impl View {
         }
     }
 
-    /// Returns the collection at a place as JSON, from what is encoded already where it can.
-    fn encode(&mut self, place: PlaceId, keeper: &Keeper) -> Arc<str> {
+    /// Writes the collections that hang beside each other at places, as members of an object.
+    fn write_all(&self, places: &[PlaceId], keeper: &Keeper, out: &mut String, made: &mut Made) {
+        for (at, place) in places.iter().enumerate() {
+            snapshot::write_key(out, &self.collection(*place).name, at == 0);
+            self.write(*place, keeper, out, made);
+        }
+    }
+
+    /// Writes the collection at a place, from what is encoded already where it can.
+    fn write(&self, place: PlaceId, keeper: &Keeper, out: &mut String, made: &mut Made) {
         let Place { feed, children, encoded, .. } = self.place(place);
-        if let Some(encoded) = encoded {
-            return encoded.collection.clone();
+        if let Some(collection) = encoded.as_ref().and_then(|encoded| encoded.collection.as_ref()) {
+            return out.push_str(collection);
         }
-        let feed = feed.clone();
-        let names: Vec<String> =
-            self.collection(place).collections.iter().map(|nested| nested.name.clone()).collect();
-        let children = children.clone();
-        let mut below: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
-        for (id, nested) in children {
-            below.insert(id, nested.into_iter().map(|child| self.encode(child, keeper)).collect());
+        let begin = out.len();
+        match keeper.mirror(feed).filter(|_| !self.unfilled.contains(place)) {
+            Some(mirror) => {
+                snapshot::write_collection(out, feed, mirror, keeper.version(feed), |out, id| {
+                    let nested = children.get(id).map(AsRef::as_ref).unwrap_or_default();
+                    self.write_all(nested, keeper, out, made);
+                });
+            }
+            None => out.push_str(&snapshot::unavailable_json(feed)),
         }
-        let encoded: Arc<str> = match keeper
-            .mirror(&feed)
-            .filter(|_| !self.unfilled.contains(place))
-        {
-            Some(mirror) => snapshot::collection_json(&feed, mirror, keeper.version(&feed), |id| {
-                let nested = below.get(id).map(Vec::as_slice).unwrap_or_default();
-                names
-                    .iter()
-                    .map(String::as_str)
-                    .zip(nested.iter().map(AsRef::as_ref))
-                    .collect::<Vec<_>>()
-            })
-            .into(),
-            None => snapshot::unavailable_json(&feed).into(),
-        };
-        self.encoded += encoded.len();
-        let kept = Encoded { collection: encoded.clone(), reset: None };
-        self.places.get_mut(place).expect("is there").encoded = Some(Box::new(kept));
-        encoded
+        if out.len() - begin >= WORTH_KEEPING {
+            made.push((place, out[begin..].into()));
+        }
+    }
+
+    /// Keeps what was encoded of places.
+    fn keep(&mut self, made: Made) {
+        for (place, encoded) in made {
+            self.encoded += encoded.len();
+            let place = self.places.get_mut(place).expect("is there");
+            place.encoded.get_or_insert_default().collection = Some(encoded);
+        }
     }
 
     /// Notes what somebody holds who is told of the model at the top while its attributes are
@@ -592,19 +603,12 @@ impl View {
         if let Some(model) = self.whole.as_ref().and_then(|whole| whole.model.as_ref()) {
             return model.clone();
         }
-        let collections: Vec<(String, Arc<str>)> = self
-            .top
-            .clone()
-            .into_iter()
-            .map(|place| {
-                let name = self.collection(place).name.clone();
-                (name, self.encode(place, keeper))
-            })
-            .collect();
         let (item, v) = self.attrs_item(keeper);
-        let mut out = String::new();
-        let nested = collections.iter().map(|(name, collection)| (name.as_str(), &**collection));
-        snapshot::write_model(&mut out, self.owner.id(), Some(v), item, nested);
+        let (mut out, mut made) = (String::new(), Made::new());
+        snapshot::write_model(&mut out, self.owner.id(), Some(v), item, |out| {
+            self.write_all(&self.top, keeper, out, &mut made);
+        });
+        self.keep(made);
         let model: Arc<str> = out.into();
         self.encoded += model.len();
         self.whole.get_or_insert_default().model = Some(model.clone());
@@ -622,14 +626,16 @@ impl View {
         if let Some(frame) = encoded.and_then(|encoded| encoded.reset.as_ref()) {
             return frame.clone();
         }
-        let collection = self.encode(place, keeper);
+        let (mut collection, mut made) = (String::new(), Made::new());
+        self.write(place, keeper, &mut collection, &mut made);
+        self.keep(made);
         let (parent, id) = self.above(place);
         let hung = Hung { parent: &parent, id: &id, name: &self.collection(place).name };
         let json = snapshot::reset_json(self.feed(place), Some(hung), Some(&collection));
         let frame = Frame::snapshot("reset", json);
         self.encoded += frame.snapshot_bytes();
         let place = self.places.get_mut(place).expect("is there");
-        place.encoded.as_mut().expect("was encoded above").reset = Some(frame.clone());
+        place.encoded.get_or_insert_default().reset = Some(frame.clone());
         frame
     }
 

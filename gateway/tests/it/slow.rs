@@ -88,7 +88,7 @@ impl Feed {
 
     /// Says something that is none of the feed's.
     fn say(&self, name: &str) {
-        let frame = Frame::event(name, "null".to_owned());
+        let frame = Frame::event(name, "null");
         for ear in &self.ears {
             let _ = ear.offer(&frame);
         }
@@ -328,7 +328,7 @@ async fn a_single_event_that_no_poll_asks_for_closes_its_client(engine: EngineKi
     let path = stage.poll_raw().await;
     stage.get(&path, &[]).await;
     let guest = stage.guest().await;
-    guest.outbox.offer(&Frame::event("told", "7".to_owned())).unwrap();
+    guest.outbox.offer(&Frame::event("told", "7")).unwrap();
     eventually("its end", || guest.outbox.closed() == Some(CloseReason::Stalled)).await;
     assert!(stage.get(&path, &[]).await.says_closed());
 }
