@@ -65,6 +65,10 @@ impl<T> Sorted<T> {
         std::mem::replace(self, Self::new())
     }
 
+    pub(super) fn into_iter(self) -> impl Iterator<Item = (u32, T)> {
+        self.0.into_iter()
+    }
+
     pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
         self.0.iter().map(|(number, _)| *number)
     }

@@ -474,10 +474,9 @@ impl View {
     }
 
     /// Lets go of everything, when the last client has left.
-    pub(super) fn close(mut self, needs: &mut Vec<Need>) {
-        for place in std::mem::take(&mut self.top) {
-            self.cut(place, needs);
-        }
+    pub(super) fn close(self, needs: &mut Vec<Need>) {
+        let places = self.places.into_iter();
+        needs.extend(places.map(|(id, place)| Need::Drop(place.feed, id)));
     }
 
     /// Returns the resets that are due, and counts them as sent.
