@@ -367,6 +367,8 @@ impl Polling {
         let Some(sessions) = self.sessions.upgrade() else { return guard::unknown_sid() };
         let options = sessions.options();
         let Some(_brings) = Brings::begin(&self) else {
+            // As the original servers do: a page that closes says so beside what it said before.
+            self.close(Ended::Fault("overlapping_post"));
             return mistake(StatusCode::BAD_REQUEST, (3, "Bad request"));
         };
         let is_binary = request
