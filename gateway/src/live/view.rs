@@ -128,6 +128,9 @@ type Made = Vec<(PlaceId, Arc<str>)>;
 /// more memory.
 const WORTH_KEEPING: usize = 1 << 10;
 
+/// What a model is given room for at first, so that few must grow while they are written.
+const MODEL: usize = 8 << 10;
+
 #[derive(Debug)]
 struct Place {
     feed: Arc<str>,
@@ -603,7 +606,7 @@ impl View {
             return model.clone();
         }
         let (item, v) = self.attrs_item(keeper);
-        let (mut out, mut made) = (String::new(), Made::new());
+        let (mut out, mut made) = (String::with_capacity(MODEL), Made::new());
         snapshot::write_model(&mut out, self.owner.id(), Some(v), item, |out| {
             self.write_all(&self.top, keeper, out, &mut made);
         });
