@@ -278,7 +278,7 @@ async fn read_feed(
         Kind::Unknown => "null",
     };
     let mirror = Mirror::new(&content);
-    let collection = snapshot::collection_json(&feed, &mirror, Some(mirror.version()), |_| []);
+    let collection = snapshot::collection_json(&feed, &mirror, Some(mirror.version()));
     let models = collection.split_once(r#""models":"#).map_or("[]}", |(_, models)| models);
     let v = mirror.version();
     let body = format!(

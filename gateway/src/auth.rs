@@ -154,6 +154,16 @@ impl Authenticator {
         }
     }
 
+    /// Tells whether this was found of a session and is known by now: nothing was said about the
+    /// session since. `false` says nothing but that it is to be looked at again.
+    #[must_use]
+    pub fn knows(&self, session: &SessionId, identity: &Identity) -> bool {
+        match &self.scheme {
+            Scheme::Demo => demo::recheck(session).is_some_and(|found| found == *identity),
+            Scheme::Express(express) => express.sessions.knows(session, identity),
+        }
+    }
+
     /// Forgets what is known of a session.
     pub fn forget(&self, session: &SessionId) {
         if let Scheme::Express(express) = &self.scheme {

@@ -209,7 +209,7 @@ impl Control {
                 };
                 protocol::check_event_name(event).map_err(ControlError::Bad)?;
                 let argument = message.args.first().map_or("null", |argument| argument.get());
-                self.live.emit(room, Frame::event(event, argument.to_owned())).await?;
+                self.live.emit(room, Frame::event(event, argument)).await?;
                 Ok(0)
             }
         }

@@ -3,8 +3,8 @@
 //! The hub drops frames into mailboxes and never learns what a socket is.
 
 use std::{
-    collections::{HashMap, HashSet},
-    fmt,
+    collections::{HashMap, HashSet, hash_map::Entry},
+    fmt, slice,
     sync::Arc,
 };
 
@@ -67,9 +67,17 @@ pub struct Hub {
     rooms: HashMap<Room, Members>,
 }
 
-/// Who hears a room: side by side for the fan-out, and by number for who comes and goes.
+/// Who hears a room.
+#[derive(Debug)]
+enum Members {
+    /// As in the room of a user nearly always.
+    One(Member),
+    Many(Box<Many>),
+}
+
+/// Side by side for the fan-out, and by number for who comes and goes.
 #[derive(Debug, Default)]
-struct Members {
+struct Many {
     list: Vec<Member>,
     /// Where each stands; there once they are too many to look through.
     #[expect(clippy::box_collection, reason = "hardly any needs one, and it is 48 bytes")]
@@ -79,7 +87,7 @@ struct Members {
 /// So many are looked through.
 const FEW: usize = 32;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Member {
     client: ClientId,
     outbox: Outbox,
@@ -88,19 +96,17 @@ struct Member {
 impl Hub {
     /// Lets a client hear a room.
     pub fn join(&mut self, room: Room, client: ClientId, outbox: Outbox) {
-        let members = self.rooms.entry(room).or_default();
-        if members.place(client).is_none() {
-            members.add(Member { client, outbox });
+        let member = Member { client, outbox };
+        match self.rooms.entry(room) {
+            Entry::Vacant(room) => drop(room.insert(Members::One(member))),
+            Entry::Occupied(room) => room.into_mut().add(member),
         }
     }
 
     /// Lets a client hear a room no longer.
     pub fn leave(&mut self, room: &Room, client: ClientId) {
-        if let Some(members) = self.rooms.get_mut(room) {
-            members.remove(client);
-            if members.list.is_empty() {
-                self.rooms.remove(room);
-            }
+        if self.rooms.get_mut(room).is_some_and(|members| members.remove(client)) {
+            self.rooms.remove(room);
         }
     }
 
@@ -113,7 +119,7 @@ impl Hub {
     /// Tells whether this client hears a room.
     #[must_use]
     pub fn contains(&self, room: &Room, client: ClientId) -> bool {
-        self.rooms.get(room).is_some_and(|members| members.place(client).is_some())
+        self.rooms.get(room).is_some_and(|members| members.contains(client))
     }
 
     /// Lists who hears at least one of these rooms, each once.
@@ -134,7 +140,7 @@ impl Hub {
     }
 
     fn each(&self, rooms: &[Room], mut visit: impl FnMut(&Member)) {
-        let listed = |room| self.rooms.get(room).map(|members| &members.list);
+        let listed = |room| self.rooms.get(room).map(Members::list);
         let mut filled = rooms.iter().filter_map(listed).peekable();
         let Some(first) = filled.next() else { return };
         if filled.peek().is_none() {
@@ -150,6 +156,46 @@ impl Hub {
 }
 
 impl Members {
+    fn list(&self) -> &[Member] {
+        match self {
+            Self::One(member) => slice::from_ref(member),
+            Self::Many(many) => &many.list,
+        }
+    }
+
+    fn contains(&self, client: ClientId) -> bool {
+        match self {
+            Self::One(member) => member.client == client,
+            Self::Many(many) => many.place(client).is_some(),
+        }
+    }
+
+    fn add(&mut self, member: Member) {
+        match self {
+            _ if self.contains(member.client) => {}
+            Self::One(first) => {
+                let mut many = Many::default();
+                many.add(first.clone());
+                many.add(member);
+                *self = Self::Many(Box::new(many));
+            }
+            Self::Many(many) => many.add(member),
+        }
+    }
+
+    /// Takes a client out, but for the only one; tells whether nobody is left.
+    fn remove(&mut self, client: ClientId) -> bool {
+        match self {
+            Self::One(member) => member.client == client,
+            Self::Many(many) => {
+                many.remove(client);
+                many.list.is_empty()
+            }
+        }
+    }
+}
+
+impl Many {
     fn place(&self, client: ClientId) -> Option<usize> {
         match &self.places {
             Some(places) => places.get(&client).copied(),
@@ -160,10 +206,6 @@ impl Members {
     fn add(&mut self, member: Member) {
         if let Some(places) = &mut self.places {
             places.insert(member.client, self.list.len());
-        }
-        if self.list.is_empty() {
-            // The room of a user has one connection nearly always.
-            self.list.reserve_exact(1);
         }
         self.list.push(member);
         if self.places.is_none() && self.list.len() > FEW {
@@ -200,7 +242,7 @@ mod tests {
         for room in &rooms {
             hub.join(room.clone(), ClientId(1), outbox.clone());
         }
-        assert_eq!(hub.send(&rooms, &Frame::event("publish", "{}".to_owned())), 1);
+        assert_eq!(hub.send(&rooms, &Frame::event("publish", "{}")), 1);
         assert!(inbox.try_next().is_some());
         assert!(inbox.try_next().is_none());
         hub.leave(&rooms[0], ClientId(1));

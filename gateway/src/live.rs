@@ -29,11 +29,13 @@ use crate::{
 };
 
 mod client;
+mod hung;
 mod links;
 mod passing;
 mod resume;
 mod rounds;
 mod shelf;
+mod sorted;
 mod state;
 mod topology;
 mod view;

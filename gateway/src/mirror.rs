@@ -5,7 +5,10 @@
 //! tells a change of the mirror and nothing else, so that a client that applies
 //! events literally holds what the mirror holds.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, vec_deque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use shard_router::feed::{Content, Kind, Position};
@@ -18,6 +21,7 @@ pub use self::{
 };
 use self::{
     history::History,
+    item::Item,
     order::{Order, Place},
 };
 
@@ -26,6 +30,7 @@ mod event;
 #[cfg(test)]
 mod histories;
 mod history;
+mod item;
 pub mod keeper;
 #[cfg(test)]
 mod literal;
@@ -46,21 +51,14 @@ pub struct Mirror {
     kind: Kind,
     /// Where each item stands; there once they are too many to look through.
     #[expect(clippy::box_collection, reason = "hardly any needs one, and it is 48 bytes")]
-    places: Option<Box<HashMap<Arc<str>, Place>>>,
+    places: Option<Box<HashMap<Box<str>, Place>>>,
     order: Order<Item>,
     version: Version,
-    history: History,
+    /// What led to the version, once something has.
+    history: Option<Box<History>>,
     text_bytes: usize,
     /// An unknown item of a sorted feed that was published; its place comes with the next notice.
-    held: Option<(Arc<str>, Bytes)>,
-}
-
-#[derive(Debug, Clone)]
-struct Item {
-    id: Arc<str>,
-    text: Bytes,
-    /// What it adds to the version.
-    digest: Version,
+    held: Option<Box<(Arc<str>, Bytes)>>,
 }
 
 impl Mirror {
@@ -71,14 +69,13 @@ impl Mirror {
             places: None,
             order: Order::with_capacity(content.entries.len()),
             version: Version::EMPTY,
-            history: History::new(Version::EMPTY),
+            history: None,
             text_bytes: 0,
             held: None,
         };
         for (id, item) in &content.entries {
-            mirror.insert(mirror.order.last(), Arc::from(id.as_str()), owned(item));
+            mirror.insert(mirror.order.last(), id, item);
         }
-        mirror.forget_history();
         mirror
     }
 
@@ -100,23 +97,26 @@ impl Mirror {
     /// About how much memory it takes: ids, items and [`ITEM_OVERHEAD`] for each, and its
     /// recent events.
     pub fn bytes(&self) -> usize {
-        self.text_bytes + self.len() * ITEM_OVERHEAD + self.history.bytes()
+        self.text_bytes + self.len() * ITEM_OVERHEAD + self.history_bytes()
     }
 
     /// What its recent events take of [`Mirror::bytes`].
     pub fn history_bytes(&self) -> usize {
-        self.history.bytes()
+        self.history.as_ref().map_or(0, |history| history.bytes())
     }
 
     /// Returns the events that lead from a version to what it holds now; `None` where it
     /// does not remember this version.
-    pub fn since(&self, v: Version) -> Option<impl ExactSizeIterator<Item = &Event>> {
-        self.history.since(v)
+    pub fn since(&self, v: Version) -> Option<vec_deque::Iter<'_, Event>> {
+        match &self.history {
+            Some(history) => history.since(v),
+            None => (v == self.version).then(Default::default),
+        }
     }
 
     /// Remembers no version but the present one.
     pub fn forget_history(&mut self) {
-        self.history = History::new(self.version);
+        self.history = None;
     }
 
     /// About how much memory a mirror of this content takes.
@@ -130,22 +130,22 @@ impl Mirror {
     }
 
     /// The item with this id.
-    pub fn get(&self, id: &str) -> Option<&Bytes> {
-        self.find(id).map(|place| &self.order.get(place).text)
+    pub fn get(&self, id: &str) -> Option<&[u8]> {
+        self.find(id).map(|place| self.order.get(place).text())
     }
 
     /// Walks ids and items from the first to the last; in a plain feed the order means nothing.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.order.places().map(|place| {
             let item = self.order.get(place);
-            (&*item.id, &item.text)
+            (item.id(), item.text())
         })
     }
 
     /// The id just before this one; `None` for the first and for one that is not held.
     pub fn before(&self, id: &str) -> Option<&str> {
         let previous = self.order.previous(self.find(id)?)?;
-        Some(&self.order.get(previous).id)
+        Some(self.order.get(previous).id())
     }
 
     /// Follows one notice, if it fits exactly.
@@ -177,7 +177,7 @@ impl Mirror {
                 Some(place) => Ok(self.rewrite_where_other(place, item)),
                 None => {
                     let previous = self.order.last();
-                    Ok(Applied::Event(self.publish(previous, Arc::from(id.as_str()), owned(item))))
+                    Ok(Applied::Event(self.publish(previous, id.as_str().into(), owned(item))))
                 }
             },
             Notice::Retract { id } => Ok(self.retract_where_known(id)),
@@ -186,7 +186,8 @@ impl Mirror {
     }
 
     fn follow_sorted(&mut self, notice: &Notice) -> Result<Applied, Doubt> {
-        if let Some((held, text)) = self.held.take() {
+        if let Some(held) = self.held.take() {
+            let (held, text) = *held;
             return match notice {
                 Notice::Position { id, position } if **id == *held => {
                     let previous = self.place_for(id, position)?;
@@ -200,7 +201,7 @@ impl Mirror {
             Notice::Publish { id, item } => match self.find(id) {
                 Some(place) => Ok(self.rewrite_where_other(place, item)),
                 None => {
-                    self.held = Some((Arc::from(id.as_str()), owned(item)));
+                    self.held = Some(Box::new((Arc::from(id.as_str()), owned(item))));
                     Ok(Applied::Held)
                 }
             },
@@ -223,7 +224,7 @@ impl Mirror {
     }
 
     fn rewrite_where_other(&mut self, place: Place, item: &Bytes) -> Applied {
-        if self.order.get(place).text == *item {
+        if self.order.get(place).text() == item {
             return Applied::Nothing;
         }
         Applied::Event(self.rewrite(place, owned(item)))
@@ -255,7 +256,7 @@ impl Mirror {
     /// place before all others, and behind `:ID` or an empty id it is another one too.
     fn check_tellable(&self, previous: Option<Place>) -> Result<(), Doubt> {
         let Some(previous) = previous else { return Ok(()) };
-        let id = &*self.order.get(previous).id;
+        let id = self.order.get(previous).id();
         if id.is_empty() || id == "begin" || id.starts_with(':') {
             return Err(Doubt::Untellable(id.to_owned()));
         }
@@ -265,54 +266,58 @@ impl Mirror {
     fn find(&self, id: &str) -> Option<Place> {
         match &self.places {
             Some(places) => places.get(id).copied(),
-            None => self.order.places().find(|place| *self.order.get(*place).id == *id),
+            None => self.order.places().find(|place| self.order.get(*place).is(id)),
         }
     }
 
     fn publish(&mut self, previous: Option<Place>, id: Arc<str>, text: Bytes) -> Event {
-        let place = self.insert(previous, id.clone(), text.clone());
+        let before = self.version;
+        let place = self.insert(previous, &id, &text);
         let position = (self.kind == Kind::Sorted).then(|| self.position(place));
-        self.event(Change::Publish { id, item: text, position })
+        self.event(before, Change::Publish { id, item: text, position })
     }
 
     fn rewrite(&mut self, place: Place, text: Bytes) -> Event {
+        let before = self.version;
         let item = self.order.get_mut(place);
-        let id = item.id.clone();
-        self.text_bytes = self.text_bytes - item.text.len() + text.len();
-        item.text = text.clone();
+        let id = Arc::from(item.id());
+        self.text_bytes = self.text_bytes - item.text().len() + text.len();
+        item.rewrite(&text);
         self.digest(place);
-        self.event(Change::Change { id, item: text })
+        self.event(before, Change::Change { id, item: text })
     }
 
     fn retract(&mut self, place: Place) -> Event {
+        let before = self.version;
         let next = self.order.next(place);
-        let Item { id, text, digest } = self.order.remove(place);
-        self.version.remove(digest);
-        self.text_bytes -= id.len() + text.len();
+        let item = self.order.remove(place);
+        self.version.remove(item.digest);
+        self.text_bytes -= item.len();
+        let id: Arc<str> = item.id().into();
         if let Some(places) = &mut self.places {
-            places.remove(&id);
+            places.remove(&*id);
         }
         self.digest_behind(next);
-        self.event(Change::Retract { id })
+        self.event(before, Change::Retract { id })
     }
 
     fn shift(&mut self, place: Place, previous: Option<Place>) -> Event {
+        let before = self.version;
         let left = self.order.next(place);
         self.order.shift(place, previous);
         self.digest_behind(left);
         self.digest(place);
         self.digest_behind(self.order.next(place));
-        let id = self.order.get(place).id.clone();
+        let id = self.order.get(place).id().into();
         let position = self.position(place);
-        self.event(Change::Position { id, position })
+        self.event(before, Change::Position { id, position })
     }
 
-    fn insert(&mut self, previous: Option<Place>, id: Arc<str>, text: Bytes) -> Place {
+    fn insert(&mut self, previous: Option<Place>, id: &str, text: &[u8]) -> Place {
         self.text_bytes += id.len() + text.len();
-        let item = Item { id: id.clone(), text, digest: Version::EMPTY };
-        let place = self.order.insert(previous, item);
+        let place = self.order.insert(previous, Item::new(id, text));
         if let Some(places) = &mut self.places {
-            places.insert(id, place);
+            places.insert(id.into(), place);
         } else if self.len() > FEW {
             self.index();
         }
@@ -324,11 +329,11 @@ impl Mirror {
     /// Counts an item anew after it, or in a sorted feed the one before it, has changed.
     fn digest(&mut self, place: Place) {
         let previous = match (self.kind, self.order.previous(place)) {
-            (Kind::Sorted, Some(previous)) => &*self.order.get(previous).id,
+            (Kind::Sorted, Some(previous)) => self.order.get(previous).id(),
             (Kind::Sorted | Kind::Plain | Kind::Unknown, _) => "",
         };
         let item = self.order.get(place);
-        let digest = Version::of_item(previous, &item.id, &item.text);
+        let digest = Version::of_item(previous, item.id(), item.text());
         self.version.remove(item.digest);
         self.version.add(digest);
         self.order.get_mut(place).digest = digest;
@@ -343,14 +348,14 @@ impl Mirror {
 
     fn position(&self, place: Place) -> Position {
         match self.order.previous(place) {
-            Some(previous) => Position::After(self.order.get(previous).id.to_string()),
+            Some(previous) => Position::After(self.order.get(previous).id().to_owned()),
             None => Position::Begin,
         }
     }
 
-    fn event(&mut self, change: Change) -> Event {
+    fn event(&mut self, before: Version, change: Change) -> Event {
         let event = Event { change, v: self.version };
-        self.history.record(&event);
+        self.history.get_or_insert_with(|| Box::new(History::new(before))).record(&event);
         event
     }
 
@@ -363,7 +368,7 @@ impl Mirror {
     }
 
     fn index(&mut self) {
-        let places = self.order.places().map(|place| (self.order.get(place).id.clone(), place));
+        let places = self.order.places().map(|place| (self.order.get(place).id().into(), place));
         self.places = Some(Box::new(places.collect()));
     }
 }
@@ -549,7 +554,7 @@ mod tests {
         mirror.apply(&Notice::Retract { id: "1".to_owned() });
         mirror.forget_history();
         assert_eq!(mirror.bytes(), 2 + ITEM_OVERHEAD);
-        assert_eq!((mirror.get("22"), mirror.get("1")), (Some(&Bytes::new()), None));
+        assert_eq!((mirror.get("22"), mirror.get("1")), (Some(b"".as_slice()), None));
         assert_eq!(mirror.before("22"), None);
     }
 }

@@ -328,7 +328,7 @@ mod tests {
     async fn a_full_mailbox_closes_its_client_and_skips_nothing_before() {
         let (outbox, mut mailbox) = mailbox(1_000);
         outbox.offer(&event(500)).unwrap();
-        outbox.offer(&Frame::snapshot("initial", "{}".to_owned())).unwrap();
+        outbox.offer(&Frame::snapshot("initial", "{}")).unwrap();
         assert_eq!(outbox.offer(&event(500)), Err(Closed));
         assert_eq!(outbox.closed(), Some(CloseReason::Slow));
         assert!(matches!(mailbox.next().await, Outgoing::Close(CloseReason::Slow)));
@@ -358,7 +358,7 @@ mod tests {
     fn taken(mailbox: &mut Mailbox) -> Vec<String> {
         let mut taken = Vec::new();
         while let Some(Outgoing::Event(frame)) = mailbox.try_next() {
-            let json: Value = serde_json::from_str(frame.json(Format::Utf8).get()).unwrap();
+            let json: Value = serde_json::from_str(frame.json(Format::Utf8)).unwrap();
             let v = json["v"].as_str().map(|v| u32::from_str_radix(v, 16).unwrap());
             let v = v.map_or("-".to_owned(), |v| v.to_string());
             taken.push(format!("{} {} {v}", frame.name(), json["id"].as_str().unwrap()));

@@ -1,6 +1,10 @@
 //! One client's life: joins, asks, is looked at again, leaves.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    task::{Context, Waker},
+};
 
 use serde_json::{Value, json};
 use shard_router::feed::names;
@@ -83,9 +87,12 @@ pub fn accept(connection: Connection, parts: Arc<Parts>) -> Box<dyn Inbox> {
         rate: Rate::new(parts.messages_per_second),
     };
     let desk = Arc::new(Desk::new(parts, client, outbox));
-    let Parts { tracker, runtime, .. } = &*desk.parts;
-    let begin = Session { desk: desk.clone(), notes }.begin(session);
-    tracker.spawn_on(begin, runtime);
+    let mut begin = Box::pin(Session { desk: desk.clone(), notes }.begin(session));
+    // Hardly ever anything is to be waited for.
+    if begin.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        let Parts { tracker, runtime, .. } = &*desk.parts;
+        tracker.spawn_on(begin, runtime);
+    }
     Box::new(Seat(desk))
 }
 
@@ -99,6 +106,7 @@ impl Session {
             // A message about the session may have come between its look-up and the join, when
             // there was nobody here to hear it; it made what was kept of the session be
             // forgotten.
+            Ok(()) if parts.auth.knows(&self.notes.id, &self.notes.identity) => Ok(()),
             Ok(()) => self.look_again(Look::Usual).await,
             Err(stopped) => Err(stopped),
         };

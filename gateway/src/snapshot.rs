@@ -2,9 +2,13 @@
 //!
 //! Pure: mirrors in, text out. An item that is JSON stays the text that it is.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+    sync::Arc,
+};
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::mirror::{Change, Mirror, Version};
@@ -23,90 +27,171 @@ pub fn item_json(item: &[u8]) -> Cow<'_, str> {
 /// An item that is not an object becomes `{id, value}`.
 #[must_use]
 pub fn attrs_json(id: &str, item: &[u8]) -> String {
-    let json = item_json(item);
-    let Some(inner) = json.strip_prefix('{') else {
-        return format!(r#"{{"id":{},"value":{json}}}"#, string(id));
-    };
-    if has_id(&json) {
-        return json.into_owned();
-    }
-    let inner = inner.trim_start();
-    let comma = if inner.starts_with('}') { "" } else { "," };
-    format!(r#"{{"id":{}{comma}{inner}"#, string(id))
+    let mut out = String::new();
+    write_attrs(&mut out, id, item);
+    out
 }
 
-/// Tells whether an object has a key `id`, whatever its value.
-fn has_id(json: &str) -> bool {
+fn write_attrs(out: &mut String, id: &str, item: &[u8]) {
+    let object = std::str::from_utf8(item).ok().map(|text| text.trim_matches(SPACE));
+    match object.and_then(|text| Some((text, has_id(text)?))) {
+        Some((text, true)) => out.push_str(text),
+        Some((text, false)) => {
+            let inner = text[1..].trim_start_matches(SPACE);
+            out.push_str(r#"{"id":"#);
+            write_string(out, id);
+            out.push_str(if inner.starts_with('}') { "" } else { "," });
+            out.push_str(inner);
+        }
+        None => {
+            out.push_str(r#"{"id":"#);
+            write_string(out, id);
+            out.push_str(r#","value":"#);
+            out.push_str(&item_json(item));
+            out.push('}');
+        }
+    }
+}
+
+/// What JSON takes for space.
+const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// Tells whether an object has a key `id`, whatever its value; `None` where it is none.
+fn has_id(json: &str) -> Option<bool> {
     struct Keys;
     impl<'de> Visitor<'de> for Keys {
         type Value = bool;
 
-        fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             out.write_str("an object")
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
             let mut found = false;
-            while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-                found |= key == "id";
+            while let Some(is_id) = map.next_key_seed(IsId)? {
+                found |= is_id;
                 map.next_value::<IgnoredAny>()?;
             }
             Ok(found)
         }
     }
-    serde_json::Deserializer::from_str(json).deserialize_map(Keys).unwrap_or(false)
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let found = reader.deserialize_map(Keys).ok()?;
+    reader.end().ok().map(|()| found)
+}
+
+/// Tells whether a key is `id`.
+struct IsId;
+
+impl<'de> DeserializeSeed<'de> for IsId {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<bool, D::Error> {
+        // As bytes, for escapes of half a surrogate pair are JSON too.
+        key.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for IsId {
+    type Value = bool;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a key")
+    }
+
+    fn visit_bytes<E>(self, key: &[u8]) -> Result<bool, E> {
+        Ok(key == b"id")
+    }
 }
 
 /// Writes a model: `{id, attrs, collections}`, with `v` where the model stands for a lone item.
-pub fn write_model<'a>(
+///
+/// `collections` writes what hangs below it, as members of an object.
+pub fn write_model(
     out: &mut String,
     id: &str,
     v: Option<Version>,
     item: &[u8],
-    collections: impl IntoIterator<Item = (&'a str, &'a str)>,
+    collections: impl FnOnce(&mut String),
 ) {
     out.push_str(r#"{"id":"#);
-    out.push_str(&string(id));
+    write_string(out, id);
     if let Some(v) = v {
-        out.push_str(&format!(r#","v":"{v}""#));
+        write!(out, r#","v":"{v}""#).expect("a String takes everything");
     }
     out.push_str(r#","attrs":"#);
-    out.push_str(&attrs_json(id, item));
+    write_attrs(out, id, item);
     out.push_str(r#","collections":{"#);
-    for (at, (name, collection)) in collections.into_iter().enumerate() {
-        if at > 0 {
-            out.push(',');
-        }
-        out.push_str(&string(name));
-        out.push(':');
-        out.push_str(collection);
-    }
+    collections(out);
     out.push_str("}}");
 }
 
-/// Returns a collection: `{id, v, models}`, with its feed's name as `id`; `v` is null where no
+/// Writes the key of a member of an object, which is its first or not.
+pub fn write_key(out: &mut String, key: &str, is_first: bool) {
+    if !is_first {
+        out.push(',');
+    }
+    write_string(out, key);
+    out.push(':');
+}
+
+/// Writes an `initial` of its user's id and model and the models of the teams.
+pub fn write_initial(
+    out: &mut String,
+    user: &str,
+    own: Option<&str>,
+    teams_feed: &str,
+    teams: &[Arc<str>],
+) {
+    out.push_str(r#"{"attrs":{"id":"#);
+    write_string(out, user);
+    out.push_str(r#"},"models":{"#);
+    if let Some(own) = own {
+        out.extend([r#""user":"#, own]);
+    }
+    out.push_str(r#"},"collections":{"teams":{"id":"#);
+    write_string(out, teams_feed);
+    out.push_str(r#","models":["#);
+    for (at, team) in teams.iter().enumerate() {
+        out.extend([if at > 0 { "," } else { "" }, team]);
+    }
+    out.push_str("]}}}");
+}
+
+/// Returns a collection without anything below its items, as [`write_collection`] writes it.
+#[must_use]
+pub fn collection_json(feed: &str, mirror: &Mirror, v: Option<Version>) -> String {
+    let mut out = String::new();
+    write_collection(&mut out, feed, mirror, v, |_, _| ());
+    out
+}
+
+/// Writes a collection: `{id, v, models}`, with its feed's name as `id`; `v` is null where no
 /// version holds.
 ///
-/// `nested` says what hangs below each item.
-#[must_use]
-pub fn collection_json<'a, C>(
+/// `nested` writes what hangs below the item of an id, as members of an object.
+pub fn write_collection(
+    out: &mut String,
     feed: &str,
     mirror: &Mirror,
     v: Option<Version>,
-    mut nested: impl FnMut(&str) -> C,
-) -> String
-where
-    C: IntoIterator<Item = (&'a str, &'a str)>,
-{
-    let mut out = format!(r#"{{"id":{},"v":{},"models":["#, string(feed), version_json(v));
+    mut nested: impl FnMut(&mut String, &str),
+) {
+    out.push_str(r#"{"id":"#);
+    write_string(out, feed);
+    out.push_str(r#","v":"#);
+    match v {
+        Some(v) => write!(out, r#""{v}""#).expect("a String takes everything"),
+        None => out.push_str("null"),
+    }
+    out.push_str(r#","models":["#);
     for (at, (id, item)) in mirror.iter().enumerate() {
         if at > 0 {
             out.push(',');
         }
-        write_model(&mut out, id, None, item, nested(id));
+        write_model(out, id, None, item, |out| nested(out, id));
     }
     out.push_str("]}");
-    out
 }
 
 /// Returns the collection of a feed that cannot be read now.
@@ -187,6 +272,16 @@ pub fn reset_json(feed: &str, hung: Option<Hung<'_>>, collection: Option<&str>) 
     )
 }
 
+/// Writes a text as a JSON string.
+fn write_string(out: &mut String, text: &str) {
+    let is_plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        out.extend(["\"", text, "\""]);
+    } else {
+        out.push_str(&string(text));
+    }
+}
+
 /// Returns a text as a JSON string.
 #[must_use]
 pub fn string(text: &str) -> String {
@@ -211,9 +306,11 @@ mod tests {
         check_attrs(r#"{"a":{"id":1}}"#, r#"{"id":"7","a":{"id":1}}"#);
         check_attrs(r#"{"id":"other"}"#, r#"{"id":"other"}"#);
         check_attrs(r#"{"a":1,"i\u0064":null}"#, r#"{"a":1,"i\u0064":null}"#);
+        check_attrs(r#"{"\ud800":"\udfff"}"#, r#"{"id":"7","\ud800":"\udfff"}"#);
         check_attrs("[1,2]", r#"{"id":"7","value":[1,2]}"#);
         check_attrs("hello", r#"{"id":"7","value":"hello"}"#);
         check_attrs("", r#"{"id":"7","value":""}"#);
+        check_attrs("{} {}", r#"{"id":"7","value":"{} {}"}"#);
         check_attrs("{broken", r#"{"id":"7","value":"{broken"}"#);
     }
 

@@ -3,6 +3,8 @@
 //! Pure: names in, names out. A feed's name is the only thing that says whose it is, so
 //! everything here serves one promise: no id, however it is spelled, reaches another's feed.
 
+use std::sync::Arc;
+
 use shard_router::feed::FeedType;
 
 use crate::identity::{Identity, TeamId, UserId};
@@ -32,7 +34,7 @@ pub struct Tree {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Branch {
     /// The shared feed in which the attributes of the team or user are one item, under its id.
-    pub attrs: Option<String>,
+    pub attrs: Option<Arc<str>>,
     /// Its collections, in the order of the file.
     pub collections: Vec<Collection>,
 }

@@ -125,6 +125,17 @@ impl Lookups {
         slots.get_or_insert(id.clone(), Arc::default).clone()
     }
 
+    /// Tells whether this is what the store said of a session, and is not forgotten since.
+    pub fn knows(&self, id: &SessionId, identity: &Identity) -> bool {
+        let slots = self.slots.lock().expect("no holder of this lock panics");
+        slots.peek(id).is_some_and(|slot| {
+            let known = slot.try_lock();
+            known.is_ok_and(|known| {
+                known.as_ref().is_some_and(|known| known.answer.as_ref() == Ok(identity))
+            })
+        })
+    }
+
     /// Forgets a session; who asked before gets the answer of then.
     pub fn forget(&self, id: &SessionId) {
         self.slots.lock().expect("no holder of this lock panics").pop(id);
@@ -165,7 +176,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::auth::store::Answer;
+    use crate::{auth::store::Answer, identity::TeamId};
 
     /// A store in memory that takes 100 ms to answer and counts the questions.
     #[derive(Debug, Default)]
@@ -265,11 +276,18 @@ mod tests {
             lookups.get(&SessionId::new("two"), false).await.unwrap();
             memory.asked()
         };
+        let ann = Identity::new(UserId::new("ann"), vec![TeamId::new("red")]);
+        let bob = Identity::new(UserId::new("bob"), vec![TeamId::new("red")]);
+        let knows = |id, identity| lookups.knows(&SessionId::new(id), identity);
+        assert!(!knows("one", &ann));
         assert_eq!(ask().await, 2);
+        assert!(knows("one", &ann) && knows("two", &bob) && !knows("two", &ann));
         assert_eq!(ask().await, 0);
         lookups.forget(&SessionId::new("one"));
+        assert!(!knows("one", &ann) && knows("two", &bob));
         assert_eq!(ask().await, 1);
         lookups.forget_user(&UserId::new("bob"));
+        assert!(knows("one", &ann) && !knows("two", &bob));
         assert_eq!(ask().await, 1);
     }
 

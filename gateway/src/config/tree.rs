@@ -73,7 +73,7 @@ impl Names {
             let attrs = section.take("attrs").and_then(|entry| attrs(entry.section()?, root));
             let collections = self.collections(section.section("collections"), &mut vec![root]);
             section.finish();
-            Branch { attrs, collections }
+            Branch { attrs: attrs.map(Into::into), collections }
         });
         if is_there || is_always_shown {
             let attrs = branch.as_ref().and_then(|branch| branch.attrs.as_deref());

@@ -1,6 +1,9 @@
 //! One message, encoded once per wire format however many clients get it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock, Weak},
+};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -69,13 +72,24 @@ impl About {
 #[derive(Debug, Clone)]
 pub struct Frame(Arc<Inner>);
 
+/// A frame for as long as anybody else has it.
+#[derive(Debug)]
+pub struct WeakFrame(Weak<Inner>);
+
+impl WeakFrame {
+    /// Returns the frame, if anybody has it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Frame> {
+        self.0.upgrade().map(Frame)
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     name: Box<str>,
-    utf8: Box<RawValue>,
-    ascii: OnceLock<Box<RawValue>>,
-    /// The event as a websocket carries it, in each format.
-    wire: [OnceLock<Wire>; 2],
+    utf8: Wire,
+    /// Made at the first need, where it differs.
+    ascii: OnceLock<Wire>,
     /// The same with `v` null; made at the first need.
     blind: OnceLock<Frame>,
     about: Option<About>,
@@ -85,43 +99,50 @@ struct Inner {
 impl Frame {
     /// Makes an event that is none of a feed's, of its name and its argument, which must be
     /// JSON text.
-    ///
-    /// # Panics
-    ///
-    /// Panics when `json` is not JSON: frames are made of what the gateway encoded itself.
     #[must_use]
-    pub fn event(name: &str, json: String) -> Self {
-        Self::new(name, json, None, false)
+    pub fn event(name: &str, json: impl AsRef<str>) -> Self {
+        Self::new(name, Draft::of(&quoted(name), json.as_ref()).finish(), None, false)
     }
 
     /// Makes an event of a feed, whose argument is an object that ends with its `v`.
     ///
     /// Every event that tells a feed's version must be made here: a mailbox that drops a change
     /// takes the version from those behind it, and finds them by this.
-    ///
-    /// # Panics
-    ///
-    /// Panics when `json` is not JSON, as [`Frame::event`] does.
     #[must_use]
-    pub fn of_feed(about: About, name: &str, json: String) -> Self {
-        Self::new(name, json, Some(about), false)
+    pub fn of_feed(about: About, name: &str, json: impl AsRef<str>) -> Self {
+        Self::new(name, Draft::of(&quoted(name), json.as_ref()).finish(), Some(about), false)
     }
 
     /// Makes a snapshot (`initial`, `reset`): shared bytes that count in no client's mailbox.
-    ///
-    /// # Panics
-    ///
-    /// Panics when `json` is not JSON, as [`Frame::event`] does.
     #[must_use]
-    pub fn snapshot(name: &str, json: String) -> Self {
-        Self::new(name, json, None, true)
+    pub fn snapshot(name: &str, json: impl AsRef<str>) -> Self {
+        let json = json.as_ref();
+        Self::write_snapshot(name, json.len(), |out| out.push_str(json))
     }
 
-    fn new(name: &str, json: String, about: Option<About>, shared: bool) -> Self {
+    /// Makes a snapshot of what `write` adds to a text: about so many bytes, written once, where
+    /// they stay.
+    #[must_use]
+    pub fn write_snapshot(name: &str, bytes: usize, write: impl FnOnce(&mut String)) -> Self {
+        let mut draft = Draft::new(&quoted(name), bytes);
+        write(&mut draft.text);
+        Self::new(name, draft.finish(), None, true)
+    }
+
+    fn new(name: &str, utf8: Wire, about: Option<About>, shared: bool) -> Self {
         metrics::frame_encoded(Format::Utf8);
-        let utf8 = RawValue::from_string(json).expect("a frame is made of valid JSON");
-        let (ascii, blind, wire) = (OnceLock::new(), OnceLock::new(), Default::default());
-        Self(Arc::new(Inner { name: name.into(), utf8, ascii, wire, blind, about, shared }))
+        debug_assert!(
+            serde_json::from_str::<&RawValue>(utf8.json()).is_ok(),
+            "{name} is made of JSON"
+        );
+        let (ascii, blind) = (OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Inner { name: name.into(), utf8, ascii, blind, about, shared }))
+    }
+
+    /// Returns what finds this frame again while anybody has it.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakFrame {
+        WeakFrame(Arc::downgrade(&self.0))
     }
 
     /// Returns what this event means to those around it, if it is one of a feed.
@@ -133,11 +154,12 @@ impl Frame {
     /// Returns the same event with `v` null; encoded at the first call, once for all clients.
     #[must_use]
     pub fn without_version(&self) -> Self {
-        let whole = self.0.about.as_ref().and_then(|_| split_version(self.0.utf8.get()));
+        let whole = self.0.about.as_ref().and_then(|_| split_version(self.0.utf8.json()));
         let Some(head) = whole else { return self.clone() };
         let blind = self.0.blind.get_or_init(|| {
             let json = format!(r#"{head},"v":null}}"#);
-            Self::new(&self.0.name, json, self.0.about.clone(), self.0.shared)
+            let wire = Draft::of(&quoted(&self.0.name), &json).finish();
+            Self::new(&self.0.name, wire, self.0.about.clone(), self.0.shared)
         });
         blind.clone()
     }
@@ -150,15 +172,15 @@ impl Frame {
 
     /// Returns the argument as a wire format wants it; encoded at the first call.
     #[must_use]
-    pub fn json(&self, format: Format) -> &RawValue {
-        match format {
-            Format::Utf8 => &self.0.utf8,
-            Format::Ascii => self.0.ascii.get_or_init(|| {
-                metrics::frame_encoded(Format::Ascii);
-                let text = ascii(self.0.utf8.get());
-                RawValue::from_string(text).expect("escaping keeps JSON valid")
-            }),
-        }
+    pub fn json(&self, format: Format) -> &str {
+        self.wire(format).json()
+    }
+
+    /// Returns the same without copying it.
+    #[must_use]
+    pub fn argument(&self, format: Format) -> Bytes {
+        let wire = self.wire(format);
+        wire.bytes.slice(wire.argument())
     }
 
     /// Returns the event as an engine.io message of the namespace `/`: `42["name",{…}]`.
@@ -175,56 +197,124 @@ impl Frame {
     }
 
     fn wire(&self, format: Format) -> &Wire {
-        let (at, json) = (format as usize, self.json(format).get());
-        self.0.wire[at].get_or_init(|| Wire::new(&self.0.name, json))
+        let Inner { utf8, ascii, name, .. } = &*self.0;
+        match format {
+            Format::Utf8 => utf8,
+            Format::Ascii => ascii.get_or_init(|| utf8.to_ascii(name)),
+        }
     }
 
     /// Returns how many bytes this frame counts in a mailbox.
     #[must_use]
     pub fn weight(&self) -> usize {
-        if self.0.shared { 0 } else { self.0.utf8.get().len() + self.0.name.len() + FRAME_OVERHEAD }
+        let Inner { utf8, name, shared, .. } = &*self.0;
+        if *shared { 0 } else { utf8.argument().len() + name.len() + FRAME_OVERHEAD }
     }
 
     /// Returns how many bytes it has if it is a snapshot, which counts in no mailbox.
     #[must_use]
     pub fn snapshot_bytes(&self) -> usize {
-        if self.0.shared { self.0.utf8.get().len() } else { 0 }
+        if self.0.shared { self.0.utf8.argument().len() } else { 0 }
     }
 }
 
-/// One event as it goes over a websocket.
-#[derive(Debug)]
+/// One event as it goes over a websocket; all other forms of it are parts of that.
+#[derive(Debug, Clone)]
 struct Wire {
     bytes: Bytes,
-    /// How long the frame's header is.
+    /// How long the header of the websocket's frame is.
     head: usize,
+    /// Where the argument begins.
+    begin: usize,
 }
 
 impl Wire {
-    fn new(name: &str, json: &str) -> Self {
-        let name = serde_json::to_string(name).expect("a text is JSON");
-        let length = r#"42[,]"#.len() + name.len() + json.len();
-        let mut bytes = Vec::with_capacity(length + 10);
-        bytes.push(0x81);
-        match length {
-            ..126 => bytes.push(length as u8),
-            126..0x1_0000 => {
-                bytes.push(126);
-                bytes.extend_from_slice(&(length as u16).to_be_bytes());
-            }
-            _ => {
-                bytes.push(127);
-                bytes.extend_from_slice(&(length as u64).to_be_bytes());
-            }
-        }
-        let head = bytes.len();
-        bytes.extend_from_slice(b"42[");
-        bytes.extend_from_slice(name.as_bytes());
-        bytes.push(b',');
-        bytes.extend_from_slice(json.as_bytes());
-        bytes.push(b']');
-        Self { bytes: bytes.into(), head }
+    /// Returns where the argument is.
+    fn argument(&self) -> Range<usize> {
+        self.begin..self.bytes.len() - END.len()
     }
+
+    fn json(&self) -> &str {
+        std::str::from_utf8(&self.bytes[self.argument()]).expect("it was written as text")
+    }
+
+    /// Returns the same in ASCII: most are that already.
+    fn to_ascii(&self, name: &str) -> Self {
+        if self.bytes[self.head..].iter().all(|byte| *byte <= 0x7e) {
+            return self.clone();
+        }
+        metrics::frame_encoded(Format::Ascii);
+        Draft::of(&ascii(&quoted(name)), &ascii(self.json())).finish()
+    }
+}
+
+/// An event that is being written: a text that begins with room for a websocket's header.
+struct Draft {
+    text: String,
+    /// Where the argument begins.
+    begin: usize,
+}
+
+/// What stands behind the argument.
+const END: &str = "]";
+
+impl Draft {
+    /// Begins an event of this name, which is JSON, whose argument will have so many bytes.
+    fn new(name: &str, bytes: usize) -> Self {
+        let length = HEAD + "42[,".len() + name.len() + bytes + END.len();
+        let mut text = String::with_capacity(length);
+        text.extend(['\0'; HEAD]);
+        text.push_str("42[");
+        text.push_str(name);
+        text.push(',');
+        let begin = text.len();
+        Self { text, begin }
+    }
+
+    fn of(name: &str, json: &str) -> Self {
+        let mut draft = Self::new(name, json.len());
+        draft.text.push_str(json);
+        draft
+    }
+
+    fn finish(mut self) -> Wire {
+        self.text.push_str(END);
+        let mut bytes = self.text.into_bytes();
+        let (header, head) = header(bytes.len() - HEAD);
+        let unused = HEAD - head;
+        bytes[unused..HEAD].copy_from_slice(&header[..head]);
+        Wire { bytes: Bytes::from(bytes).slice(unused..), head, begin: self.begin - unused }
+    }
+}
+
+fn quoted(name: &str) -> String {
+    serde_json::to_string(name).expect("a text is JSON")
+}
+
+/// How long the header of a websocket's frame is at most.
+const HEAD: usize = 10;
+
+/// Returns the header of a server's frame with a text, and how long it is.
+fn header(length: usize) -> ([u8; HEAD], usize) {
+    let mut header = [0; HEAD];
+    header[0] = 0x81;
+    let used = match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(length @ ..126), _) => {
+            header[1] = length;
+            2
+        }
+        (_, Ok(length)) => {
+            header[1] = 126;
+            header[2..4].copy_from_slice(&length.to_be_bytes());
+            4
+        }
+        _ => {
+            header[1] = 127;
+            header[2..].copy_from_slice(&(length as u64).to_be_bytes());
+            HEAD
+        }
+    };
+    (header, used)
 }
 
 /// Returns what stands before `"v":"…"}` at the end of an event, if it ends so.
@@ -260,13 +350,13 @@ mod tests {
 
     #[test]
     fn an_ascii_frame_says_the_same_without_any_byte_above_7e() {
-        let frame = Frame::event("change", r#"{"title":"é 日本 🚀 \n\u007f"}"#.to_owned());
-        let text = frame.json(Format::Ascii).get();
+        let frame = Frame::event("change", r#"{"title":"é 日本 🚀 \n\u007f"}"#);
+        let text = frame.json(Format::Ascii);
         assert!(text.is_ascii());
         assert!(text.contains("\\ud83d\\ude80"));
         let (left, right): (serde_json::Value, serde_json::Value) = (
             serde_json::from_str(text).unwrap(),
-            serde_json::from_str(frame.json(Format::Utf8).get()).unwrap(),
+            serde_json::from_str(frame.json(Format::Utf8)).unwrap(),
         );
         assert_eq!(left, right);
     }
@@ -275,17 +365,54 @@ mod tests {
     fn a_version_is_taken_out_once_and_from_its_own_place_only() {
         let about = About::Change { feed: "f".into(), id: "1".into() };
         let json = r#"{"feed":"f","id":"1","item":{"v":"1","w":",\"v\":\""},"v":"00ff"}"#;
-        let frame = Frame::of_feed(about.clone(), "change", json.to_owned());
+        let frame = Frame::of_feed(about.clone(), "change", json);
         let blind = frame.without_version();
         let expected = json.replace(r#""00ff""#, "null");
-        assert_eq!(blind.json(Format::Utf8).get(), expected);
+        assert_eq!(blind.json(Format::Utf8), expected);
         assert_eq!((blind.name(), blind.about()), ("change", Some(&about)));
         assert!(Arc::ptr_eq(&blind.0, &frame.without_version().0));
         assert!(Arc::ptr_eq(&blind.0, &blind.without_version().0));
         let null = r#"{"feed":"f","id":"1","item":{"a":1,"v":"00ff"},"v":null}"#;
-        let null = Frame::of_feed(about, "change", null.to_owned());
+        let null = Frame::of_feed(about, "change", null);
         assert!(Arc::ptr_eq(&null.0, &null.without_version().0));
-        let other = Frame::event("told", json.to_owned());
+        let other = Frame::event("told", json);
         assert!(Arc::ptr_eq(&other.0, &other.without_version().0));
+    }
+
+    /// Checks that all forms of an event are parts of one buffer, which begins with this header.
+    #[track_caller]
+    fn check_forms(name: &str, json: &str, header: &[u8]) {
+        let frame = Frame::event(name, json);
+        let text = format!("42[{},{json}]", serde_json::to_string(name).unwrap());
+        let whole = frame.websocket(Format::Utf8);
+        assert_eq!(whole, [header, text.as_bytes()].concat());
+        for (part, expected) in
+            [(frame.text(Format::Utf8), &*text), (frame.argument(Format::Utf8), json)]
+        {
+            assert_eq!(part, expected);
+            assert!(whole.as_ptr_range().contains(&part.as_ptr()));
+        }
+        assert_eq!(frame.json(Format::Utf8), json);
+    }
+
+    #[test]
+    fn all_forms_of_an_event_are_parts_of_one_buffer() {
+        check_forms("a", "1", &[0x81, 9]);
+        let filled = |length: usize| format!("\"{}\"", "x".repeat(length - 10));
+        check_forms("a", &filled(125), &[0x81, 125]);
+        check_forms("a", &filled(126), &[0x81, 126, 0, 126]);
+        check_forms("a", &filled(0xffff), &[0x81, 126, 0xff, 0xff]);
+        check_forms("a", &filled(0x1_0000), &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        check_forms("\"é\"", "{}", &[0x81, 15]);
+    }
+
+    #[test]
+    fn what_is_ascii_is_not_encoded_again_and_what_is_not_is_escaped_with_its_name() {
+        let plain = Frame::event("plain", "[1]");
+        let [utf8, ascii] = [Format::Utf8, Format::Ascii].map(|format| plain.websocket(format));
+        assert_eq!(utf8.as_ptr(), ascii.as_ptr());
+        let other = Frame::event("é", "\"ü\"");
+        assert_eq!(other.text(Format::Ascii), r#"42["\u00e9","\u00fc"]"#);
+        assert_eq!(other.json(Format::Ascii), r#""\u00fc""#);
     }
 }

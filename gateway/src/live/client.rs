@@ -9,10 +9,7 @@ use super::{
     waiting::{Pending, Until, What},
 };
 use crate::{
-    hub::{
-        ClientId, Room,
-        frame::{Format, Frame},
-    },
+    hub::{ClientId, Room, frame::Frame},
     identity::{Identity, Session, SessionId, TeamId},
     metrics,
     mirror::keeper::item_version,
@@ -360,49 +357,38 @@ impl State {
         let outbox = self.clients[&id].outbox.clone();
         if outbox.offer(&frame).is_ok() {
             metrics::events_delivered("initial", 1);
-            let bytes = frame.json(Format::Utf8).get().len();
-            metrics::snapshot(since.elapsed(), bytes);
+            metrics::snapshot(since.elapsed(), frame.snapshot_bytes());
         }
         self.enter(id, &identity);
     }
 
-    /// Returns what a user is shown first, the same frame for all connections of the user
-    /// until something of it changes.
+    /// Returns what a user is shown first, the same frame for all connections of the user that
+    /// are on their way at a time.
     fn initial(&mut self, identity: &Identity) -> Frame {
         let revisions: Vec<u64> = owners(identity).map(|owner| self.told_in_full(&owner)).collect();
         let user = Owner::User(identity.user.clone());
         if let Some(frame) = self.views[&user].initial(&revisions) {
-            return frame.clone();
-        }
-        let mut out = format!(
-            r#"{{"attrs":{{"id":{}}},"models":{{"#,
-            snapshot::string(identity.user.as_str())
-        );
-        if self.tree.user.is_some() {
-            out.push_str(r#""user":"#);
-            out.push_str(&self.model(&user));
-        }
-        out.push_str(r#"},"collections":{"teams":{"id":"#);
-        let teams_feed =
-            self.tree.team.as_ref().and_then(|branch| branch.attrs.as_deref()).unwrap_or(TEAMS);
-        out.push_str(&snapshot::string(teams_feed));
-        out.push_str(r#","models":["#);
-        for (at, team) in identity.teams.iter().enumerate() {
-            if at > 0 {
-                out.push(',');
-            }
-            out.push_str(&self.model(&Owner::Team(team.clone())));
-        }
-        out.push_str("]}}}");
-        let frame = Frame::snapshot("initial", out);
-        // What is too large to be held is not held in a frame either.
-        if owners(identity).any(|owner| self.views[&owner].is_large(&self.keeper)) {
             return frame;
         }
+        let own = self.tree.user.is_some().then(|| self.model(&user));
+        let teams = identity.teams.iter().map(|team| self.model(&Owner::Team(team.clone())));
+        let teams: Vec<Arc<str>> = teams.collect();
+        let teams_feed =
+            self.tree.team.as_ref().and_then(|branch| branch.attrs.as_deref()).unwrap_or(TEAMS);
+        let bytes: usize = own.iter().chain(&teams).map(|model| model.len() + 1).sum();
+        let frame = Frame::write_snapshot("initial", bytes + INITIAL, |out| {
+            snapshot::write_initial(
+                out,
+                identity.user.as_str(),
+                own.as_deref(),
+                teams_feed,
+                &teams,
+            );
+        });
         let view = self.views.get_mut(&user).expect("a client's views are there");
-        view.keep_initial(revisions, frame.clone());
+        view.remember_initial(revisions, &frame);
         for owner in owners(identity) {
-            self.shelf.put(&owner, &mut self.views);
+            self.shelf.put(&owner, &mut self.views, Instant::now());
         }
         frame
     }
@@ -442,7 +428,7 @@ impl State {
         let json = snapshot::item_event_json(&view.attrs, team.as_str(), item, v);
         let mut frames = vec![Frame::event("publish", json)];
         frames.extend(view.resets(&self.keeper));
-        self.shelf.put(&owner, &mut self.views);
+        self.shelf.put(&owner, &mut self.views, Instant::now());
         let client = self.clients.get_mut(&id).expect("the caller looked");
         client.teams = client.teams.iter().chain([team]).cloned().collect();
         for frame in &frames {
@@ -477,8 +463,7 @@ impl State {
 
     fn sees(&self, id: ClientId, feed: &str) -> bool {
         let Some(client) = self.clients.get(&id) else { return false };
-        let hung = self.hung.get(feed);
-        hung.into_iter().flatten().any(|(owner, _)| match owner {
+        self.hung.places(feed).iter().any(|(owner, _)| match owner {
             Owner::Team(team) => client.identity.is_in(team.as_str()),
             Owner::User(user) => client.identity.user == *user,
         })
@@ -503,7 +488,7 @@ impl State {
             let teams = client.teams.iter().cloned().map(Room::Team);
             let feeds = client.subscribed.iter().cloned().map(Room::Feed);
             let rooms = user.into_iter().chain(teams).chain(feeds).map(|room| room.to_string());
-            let hung = self.hung.keys().filter(|feed| self.sees(*id, feed));
+            let hung = self.hung.feeds().filter(|feed| self.sees(*id, feed));
             let version = |feed: &Arc<str>| self.keeper.version(feed).map(|v| v.to_string());
             let feeds: BTreeMap<_, _> = hung
                 .chain(&client.subscribed)
@@ -514,6 +499,9 @@ impl State {
         inspected.collect()
     }
 }
+
+/// About how many bytes an `initial` has beside its models.
+const INITIAL: usize = 128;
 
 /// Lists whose views an identity sees.
 pub(super) fn owners(identity: &Identity) -> impl Iterator<Item = Owner> {

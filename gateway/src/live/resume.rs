@@ -171,7 +171,7 @@ impl State {
                 Step::Reset(owner, place) => {
                     let view = self.views.get_mut(&owner).expect("a client's views are there");
                     offer(outbox, "reset", &view.reset_frame(place, &self.keeper));
-                    self.shelf.put(&owner, &mut self.views);
+                    self.shelf.put(&owner, &mut self.views, Instant::now());
                 }
             }
         }

@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     COMMANDS, Command, Listener, Settings,
     client::Client,
+    hung::Hung,
     links::{Links, Voice},
     rounds::Rounds,
     shelf::Shelf,
@@ -80,7 +81,7 @@ pub(super) struct State {
     pub(super) mark_channel: Bytes,
     pub(super) views: HashMap<Owner, Box<View>>,
     /// Where each feed hangs.
-    pub(super) hung: HashMap<Arc<str>, Vec<(Owner, PlaceId)>>,
+    pub(super) hung: Hung,
     /// What is encoded of views.
     pub(super) shelf: Shelf,
     /// Views that changed, with a `reset` that may be due.
@@ -128,7 +129,7 @@ impl State {
             answered,
             mark_channel: Bytes::from(settings.keeper.mark_channel),
             views: HashMap::new(),
-            hung: HashMap::new(),
+            hung: Hung::default(),
             shelf: Shelf::default(),
             open: HashSet::new(),
             alarms: BTreeMap::new(),
@@ -174,6 +175,7 @@ impl State {
                     self.keeper.tick(now);
                     self.ring(now);
                     self.go_round(now);
+                    self.shelf.expire(now, &mut self.views);
                     for (shard, count) in self.keeper.subscriptions() {
                         metrics::shard_subscriptions(shard, count);
                     }
@@ -255,13 +257,13 @@ impl State {
     }
 
     pub(super) fn places(&self, feed: &str) -> Vec<(Owner, PlaceId)> {
-        self.hung.get(feed).cloned().unwrap_or_default()
+        self.hung.places(feed).to_vec()
     }
 
     /// Lists the rooms that hear a feed's events: its views where it is shown, and its subscribers.
     pub(super) fn audience(&self, feed: &Arc<str>) -> Vec<Room> {
         let mut rooms: Vec<Room> = Vec::new();
-        for (owner, place) in self.hung.get(feed).into_iter().flatten() {
+        for (owner, place) in self.hung.places(feed) {
             let room = owner.room();
             if self.views[owner].hears(*place) && !rooms.contains(&room) {
                 rooms.push(room);
@@ -410,10 +412,7 @@ impl State {
                 match need {
                     Need::Hang(feed, place) => {
                         self.keeper.want(&feed, self.router.owner(&feed), now);
-                        // Hardly any feed hangs in two places.
-                        let places = self.hung.entry(feed.clone());
-                        let places = places.or_insert_with(|| Vec::with_capacity(1));
-                        places.push((owner.clone(), place));
+                        self.hung.hang(feed.clone(), owner.clone(), place);
                         if self.keeper.mirror(&feed).is_some()
                             && let Some(view) = self.views.get_mut(owner)
                         {
@@ -422,12 +421,7 @@ impl State {
                     }
                     Need::Drop(feed, place) => {
                         self.keeper.unwant(&feed, now);
-                        if let Some(places) = self.hung.get_mut(&feed) {
-                            places.retain(|hung| hung.1 != place || hung.0 != *owner);
-                            if places.is_empty() {
-                                self.hung.remove(&feed);
-                            }
-                        }
+                        self.hung.drop(&feed, owner, place);
                     }
                 }
             }
@@ -444,7 +438,7 @@ impl State {
             let resets = view.announce(&self.keeper, now, !self.hub.is_empty(&room));
             // What is still open waits for its feed, which wakes it, or for its patience to end.
             let alarm = view.patience_ends();
-            self.shelf.put(&owner, &mut self.views);
+            self.shelf.put(&owner, &mut self.views, now);
             let Some(view) = self.views.get_mut(&owner) else { continue };
             if let Some(at) = alarm.filter(|at| view.alarm.is_none_or(|set| *at < set)) {
                 view.alarm = Some(at);
@@ -461,9 +455,7 @@ impl State {
     /// Returns a feed as a flat collection, as its subscribers see it.
     pub(super) fn collection(&self, feed: &str) -> String {
         match self.keeper.mirror(feed) {
-            Some(mirror) => {
-                snapshot::collection_json(feed, mirror, self.keeper.version(feed), |_| [])
-            }
+            Some(mirror) => snapshot::collection_json(feed, mirror, self.keeper.version(feed)),
             None => snapshot::unavailable_json(feed),
         }
     }

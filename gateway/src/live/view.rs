@@ -4,16 +4,20 @@
 //! items of its feeds and remembers for each place what its room has been told of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use super::sorted::{Numbers, Sorted};
 use crate::{
-    hub::{Room, frame::Frame},
+    hub::{
+        Room,
+        frame::{FRAME_OVERHEAD, Frame, WeakFrame},
+    },
     identity::{TeamId, UserId},
     mirror::{
         Version,
@@ -92,36 +96,58 @@ pub(super) struct View {
     /// Versions of attributes that some here hold while nobody knows the right one.
     #[expect(clippy::box_collection, reason = "hardly any needs one, and it is 48 bytes")]
     attrs_held: Option<Box<HashSet<Option<Version>>>>,
-    top: Vec<PlaceId>,
+    top: Box<[PlaceId]>,
     /// By numbers that only grow, so that what is above comes before what is below it.
-    places: BTreeMap<PlaceId, Box<Place>>,
+    places: Sorted<Box<Place>>,
     next: PlaceId,
     /// Places whose next step is a `reset` to the room.
-    open: BTreeSet<PlaceId>,
-    unfilled: BTreeSet<PlaceId>,
+    open: Numbers,
+    unfilled: Numbers,
     pub(super) clients: usize,
     /// When it is looked at again because the patience with a feed ends.
     pub(super) alarm: Option<Instant>,
-    model: Option<Arc<str>>,
     /// Another whenever what it shows is another.
     revision: u64,
-    /// The `initial` of this user, and the revisions of the views that it was made of.
-    initial: Option<(Vec<u64>, Frame)>,
+    /// What is encoded of the whole of it, if anything is.
+    whole: Option<Box<Whole>>,
     /// How many bytes were encoded and are not counted by the shelf yet.
     encoded: usize,
 }
+
+#[derive(Debug, Default)]
+struct Whole {
+    model: Option<Arc<str>>,
+    /// The `initial` of this user, and the revisions of the views that it was made of.
+    initial: Option<(Vec<u64>, WeakFrame)>,
+}
+
+/// What was encoded of places and is worth keeping.
+type Made = Vec<(PlaceId, Arc<str>)>;
+
+/// What is shorter than this is encoded again as quickly as it is found, and kept it takes much
+/// more memory.
+const WORTH_KEEPING: usize = 1 << 10;
+
+/// What a model is given room for at first, so that few must grow while they are written.
+const MODEL: usize = 8 << 10;
 
 #[derive(Debug)]
 struct Place {
     feed: Arc<str>,
     /// Which it is of the collections that the tree has here.
-    index: usize,
+    index: u32,
+    shown: Shown,
     /// The place and the item above; `None` right below the model at the top.
     parent: Option<(PlaceId, Arc<str>)>,
     children: BTreeMap<Arc<str>, Box<[PlaceId]>>,
-    shown: Shown,
     since: Instant,
-    encoded: Option<Arc<str>>,
+    encoded: Option<Box<Encoded>>,
+}
+
+/// What is encoded of a place.
+#[derive(Debug, Default)]
+struct Encoded {
+    collection: Option<Arc<str>>,
     /// The `reset` that brings it, one for all who get it until something of it changes.
     reset: Option<Frame>,
 }
@@ -141,13 +167,12 @@ impl View {
     /// Makes a view of what the tree hangs under its owner.
     pub(super) fn new(owner: Owner, tree: Arc<Tree>, now: Instant, needs: &mut Vec<Need>) -> Self {
         let branch = owner.branch(&tree);
-        let shared = branch.and_then(|branch| branch.attrs.as_deref());
-        let attrs: Arc<str> = shared
-            .unwrap_or(match owner {
-                Owner::Team(_) => TEAMS,
-                Owner::User(_) => USER,
-            })
-            .into();
+        let shared = branch.and_then(|branch| branch.attrs.as_ref());
+        let attrs = match (&shared, &owner) {
+            (Some(attrs), _) => Arc::clone(attrs),
+            (None, Owner::Team(_)) => DEFAULTS[0].clone(),
+            (None, Owner::User(_)) => DEFAULTS[1].clone(),
+        };
         let shared = shared.is_some();
         let count = branch.map_or(0, |branch| branch.collections.len());
         let mut view = Self {
@@ -157,34 +182,36 @@ impl View {
             shared,
             attrs_known: !shared,
             attrs_held: None,
-            top: Vec::new(),
-            places: BTreeMap::new(),
+            top: Box::default(),
+            places: Sorted::new(),
             next: 0,
-            open: BTreeSet::new(),
-            unfilled: BTreeSet::new(),
+            open: Numbers::new(),
+            unfilled: Numbers::new(),
             clients: 0,
             alarm: None,
-            model: None,
             revision: new_revision(),
-            initial: None,
+            whole: None,
             encoded: 0,
         };
         let vars = view.vars_at_top();
-        for index in 0..count {
-            let place = view.hang(index, &vars, None, now, needs);
-            view.top.push(place);
-            view.open.insert(place);
+        view.top = (0..count).map(|index| view.hang(index, &vars, None, now, needs)).collect();
+        for place in &view.top {
+            view.open.insert(*place, ());
         }
         view
     }
 
     /// Returns the collection of the tree that hangs at a place.
     fn collection(&self, place: PlaceId) -> &Collection {
-        let Place { parent, index, .. } = &*self.places[&place];
+        let Place { parent, index, .. } = self.place(place);
         match parent {
-            Some((above, _)) => &self.collection(*above).collections[*index],
-            None => &self.branch().collections[*index],
+            Some((above, _)) => &self.collection(*above).collections[*index as usize],
+            None => &self.branch().collections[*index as usize],
         }
+    }
+
+    fn place(&self, place: PlaceId) -> &Place {
+        self.places.get(place).expect("the place is there")
     }
 
     fn branch(&self) -> &Branch {
@@ -199,7 +226,7 @@ impl View {
     /// Returns what stands for placeholders below an item of a place; they are not kept for
     /// each place, as only one that grows needs them. `None` where nothing can hang.
     fn vars_below(&self, place: PlaceId, id: &str) -> Option<Vars> {
-        let vars = match &self.places[&place].parent {
+        let vars = match &self.place(place).parent {
             Some((above, id)) => self.vars_below(*above, id)?,
             None => self.vars_at_top(),
         };
@@ -225,17 +252,16 @@ impl View {
         let id = self.next;
         self.next += 1;
         needs.push(Need::Hang(feed.clone(), id));
-        self.unfilled.insert(id);
+        self.unfilled.insert(id, ());
         self.stale_model();
         let place = Place {
             feed,
-            index,
+            index: u32::try_from(index).expect("a tree is written by hand"),
+            shown: Shown::Not,
             parent,
             children: BTreeMap::new(),
-            shown: Shown::Not,
             since: now,
             encoded: None,
-            reset: None,
         };
         self.places.insert(id, Box::new(place));
         id
@@ -248,22 +274,25 @@ impl View {
 
     /// Tells whether the room hears the events of a place.
     pub(super) fn hears(&self, place: PlaceId) -> bool {
-        self.places.get(&place).is_some_and(|place| place.shown == Shown::Whole)
+        self.places.get(place).is_some_and(|place| place.shown == Shown::Whole)
     }
 
     /// Forgets what was encoded of a place and above it.
     pub(super) fn stale(&mut self, place: PlaceId) {
         self.stale_model();
         let mut next = Some(place);
-        while let Some(place) = next.and_then(|id| self.places.get_mut(&id)) {
-            (place.encoded, place.reset) = (None, None);
+        while let Some(place) = next.and_then(|id| self.places.get_mut(id)) {
+            place.encoded = None;
             next = place.parent.as_ref().map(|(parent, _)| *parent);
         }
     }
 
     /// Forgets what was encoded of the model at the top.
     pub(super) fn stale_model(&mut self) {
-        self.model = None;
+        if let Some(whole) = &mut self.whole {
+            whole.model = None;
+            self.whole.take_if(|whole| whole.initial.is_none());
+        }
         self.revision = new_revision();
     }
 
@@ -272,15 +301,19 @@ impl View {
         self.revision
     }
 
-    /// Returns the `initial` of this user, if it was made of views as they are now.
-    pub(super) fn initial(&self, revisions: &[u64]) -> Option<&Frame> {
-        self.initial.as_ref().filter(|(made_of, _)| made_of == revisions).map(|(_, frame)| frame)
+    /// Returns the `initial` of this user, if it was made of views as they are now and is still
+    /// on its way to somebody.
+    pub(super) fn initial(&self, revisions: &[u64]) -> Option<Frame> {
+        let initial = self.whole.as_ref()?.initial.as_ref();
+        let initial = initial.filter(|(made_of, _)| made_of == revisions);
+        initial.and_then(|(_, frame)| frame.upgrade())
     }
 
-    /// Keeps the `initial` of this user for its next connection.
-    pub(super) fn keep_initial(&mut self, revisions: Vec<u64>, frame: Frame) {
-        self.encoded += frame.snapshot_bytes();
-        self.initial = Some((revisions, frame));
+    /// Remembers the `initial` of this user, which is quickly made again: only those to whom it
+    /// goes keep it.
+    pub(super) fn remember_initial(&mut self, revisions: Vec<u64>, frame: &Frame) {
+        self.encoded += FRAME_OVERHEAD;
+        self.whole.get_or_insert_default().initial = Some((revisions, frame.downgrade()));
     }
 
     /// Returns how many bytes were encoded since the last time.
@@ -290,17 +323,15 @@ impl View {
 
     /// Forgets what was encoded; it is made again when it is needed.
     pub(super) fn forget_encoded(&mut self) {
-        (self.model, self.initial) = (None, None);
-        for place in self.places.values_mut() {
-            (place.encoded, place.reset) = (None, None);
-        }
+        self.whole = None;
+        self.places.values_mut().for_each(|place| place.encoded = None);
     }
 
     /// Tells when a place that waits for its feed is to be shown without it, if there is one.
     pub(super) fn patience_ends(&self) -> Option<Instant> {
-        let open = self.open.iter().filter_map(|place| self.places.get(place).zip(Some(place)));
+        let open = self.open.numbers().filter_map(|place| Some((self.places.get(place)?, place)));
         let waits = open.filter(|(found, place)| {
-            found.shown != Shown::Unavailable || !self.unfilled.contains(place)
+            found.shown != Shown::Unavailable || !self.unfilled.contains(*place)
         });
         waits.map(|(found, _)| found.since + PATIENCE).min()
     }
@@ -313,8 +344,8 @@ impl View {
         now: Instant,
         needs: &mut Vec<Need>,
     ) {
-        if self.unfilled.remove(&place) {
-            self.places.get_mut(&place).expect("an unfilled place is there").since = now;
+        if self.unfilled.remove(place).is_some() {
+            self.places.get_mut(place).expect("an unfilled place is there").since = now;
             self.stale(place);
             self.regrow(place, keeper, now, needs);
         }
@@ -322,7 +353,7 @@ impl View {
 
     /// Takes in that a place's content is not at hand any more; its room holds it all the same.
     pub(super) fn unfill(&mut self, place: PlaceId) {
-        self.unfilled.insert(place);
+        self.unfilled.insert(place, ());
         self.stale(place);
     }
 
@@ -333,17 +364,12 @@ impl View {
 
     /// Lists the feeds whose content is not there.
     pub(super) fn unfilled_feeds(&self) -> Vec<Arc<str>> {
-        self.unfilled.iter().map(|place| self.places[place].feed.clone()).collect()
-    }
-
-    /// Tells whether any of its feeds is too large to be held.
-    pub(super) fn is_large(&self, keeper: &Keeper) -> bool {
-        self.places.values().any(|place| keeper.is_passed(&place.feed))
+        self.unfilled.numbers().map(|place| self.feed(place).clone()).collect()
     }
 
     /// Brings what hangs below a place in line with its items; new children wait for `place`'s own reset.
     fn regrow(&mut self, place: PlaceId, keeper: &Keeper, now: Instant, needs: &mut Vec<Need>) {
-        let Some(found) = self.places.get(&place) else { return };
+        let Some(found) = self.places.get(place) else { return };
         let Place { feed, children, .. } = &**found;
         if self.collection(place).collections.is_empty() {
             return;
@@ -378,7 +404,7 @@ impl View {
         let nested: Vec<PlaceId> = (0..count)
             .map(|index| self.hang(index, &vars, Some((place, id.clone())), now, needs))
             .collect();
-        if let Some(above) = self.places.get_mut(&place) {
+        if let Some(above) = self.places.get_mut(place) {
             above.children.insert(id, nested.as_slice().into());
         }
         nested
@@ -399,22 +425,22 @@ impl View {
         let nested = self.nest(place, id, now, needs);
         // Below a place that is not shown yet they come with its own reset.
         if self.hears(place) {
-            self.open.extend(nested);
+            nested.into_iter().for_each(|place| self.open.insert(place, ()));
         }
     }
 
     /// Takes in that an item is gone: what hung below it goes with it.
     pub(super) fn retracted(&mut self, place: PlaceId, id: &str, needs: &mut Vec<Need>) {
-        let Some(above) = self.places.get_mut(&place) else { return };
+        let Some(above) = self.places.get_mut(place) else { return };
         for child in above.children.remove(id).into_iter().flatten() {
             self.cut(child, needs);
         }
     }
 
     fn cut(&mut self, place: PlaceId, needs: &mut Vec<Need>) {
-        let Some(cut) = self.places.remove(&place) else { return };
-        self.unfilled.remove(&place);
-        self.open.remove(&place);
+        let Some(cut) = self.places.remove(place) else { return };
+        self.unfilled.remove(place);
+        self.open.remove(place);
         needs.push(Need::Drop(cut.feed, place));
         for child in cut.children.into_values().flatten() {
             self.cut(child, needs);
@@ -430,47 +456,46 @@ impl View {
         needs: &mut Vec<Need>,
     ) {
         self.stale(place);
-        if keeper.mirror(&self.places[&place].feed).is_some() {
-            self.unfilled.remove(&place);
+        if keeper.mirror(self.feed(place)).is_some() {
+            self.unfilled.remove(place);
         }
         if self.hears(place) {
             self.hide(place, now);
-            self.open.insert(place);
+            self.open.insert(place, ());
         }
         self.regrow(place, keeper, now, needs);
     }
 
     fn hide(&mut self, place: PlaceId, now: Instant) {
-        let Some(hidden) = self.places.get_mut(&place) else { return };
+        let Some(hidden) = self.places.get_mut(place) else { return };
         (hidden.shown, hidden.since) = (Shown::Not, now);
         let below: Vec<PlaceId> = hidden.children.values().flatten().copied().collect();
         for child in below {
-            self.open.remove(&child);
+            self.open.remove(child);
             self.hide(child, now);
         }
     }
 
     /// Lets go of everything, when the last client has left.
-    pub(super) fn close(mut self, needs: &mut Vec<Need>) {
-        for place in std::mem::take(&mut self.top) {
-            self.cut(place, needs);
-        }
+    pub(super) fn close(self, needs: &mut Vec<Need>) {
+        let places = self.places.into_iter();
+        needs.extend(places.map(|(id, place)| Need::Drop(place.feed, id)));
     }
 
     /// Returns the resets that are due, and counts them as sent.
     pub(super) fn announce(&mut self, keeper: &Keeper, now: Instant, encode: bool) -> Vec<Frame> {
         let mut resets = Vec::new();
-        for place in std::mem::take(&mut self.open) {
-            let Some(found) = self.places.get(&place) else { continue };
+        for place in self.open.take().numbers() {
+            let Some(found) = self.places.get(place) else { continue };
             // It may have come with the reset of a place above it.
-            if found.shown == Shown::Whole || self.open.contains(&place) {
+            if found.shown == Shown::Whole || self.open.contains(place) {
                 continue;
             }
-            let unfilled = self.unfilled.contains(&place);
+            let unfilled = self.unfilled.contains(place);
             let patient = now < found.since + PATIENCE;
             let told_unavailable = found.shown == Shown::Unavailable && unfilled;
             if !self.is_whole(place) && (patient || told_unavailable) {
-                self.open.insert(place);
+                self.open.insert(place, ());
                 continue;
             }
             self.show(place);
@@ -483,18 +508,18 @@ impl View {
 
     /// Tells whether a place and all below it are filled.
     fn is_whole(&self, place: PlaceId) -> bool {
-        !self.unfilled.contains(&place)
-            && self.places[&place].children.values().flatten().all(|child| self.is_whole(*child))
+        !self.unfilled.contains(place)
+            && self.place(place).children.values().flatten().all(|child| self.is_whole(*child))
     }
 
     /// Counts a place and all below it as told; what cannot be read yet is told again later.
     fn show(&mut self, place: PlaceId) {
-        let unfilled = self.unfilled.contains(&place);
-        let Some(shown) = self.places.get_mut(&place) else { return };
+        let unfilled = self.unfilled.contains(place);
+        let Some(shown) = self.places.get_mut(place) else { return };
         shown.shown = if unfilled { Shown::Unavailable } else { Shown::Whole };
         let below: Vec<PlaceId> = shown.children.values().flatten().copied().collect();
         if unfilled {
-            self.open.insert(place);
+            self.open.insert(place, ());
         }
         for child in below {
             self.show(child);
@@ -507,44 +532,48 @@ impl View {
     }
 
     fn above(&self, place: PlaceId) -> (Arc<str>, Arc<str>) {
-        match &self.places[&place].parent {
-            Some((parent, id)) => (self.places[parent].feed.clone(), id.clone()),
+        match &self.place(place).parent {
+            Some((parent, id)) => (self.feed(*parent).clone(), id.clone()),
             None => (self.attrs.clone(), self.owner.id().into()),
         }
     }
 
-    /// Returns the collection at a place as JSON, from what is encoded already where it can.
-    fn encode(&mut self, place: PlaceId, keeper: &Keeper) -> Arc<str> {
-        let Place { feed, children, encoded, .. } = &*self.places[&place];
-        if let Some(encoded) = encoded {
-            return encoded.clone();
+    /// Writes the collections that hang beside each other at places, as members of an object.
+    fn write_all(&self, places: &[PlaceId], keeper: &Keeper, out: &mut String, made: &mut Made) {
+        for (at, place) in places.iter().enumerate() {
+            snapshot::write_key(out, &self.collection(*place).name, at == 0);
+            self.write(*place, keeper, out, made);
         }
-        let feed = feed.clone();
-        let names: Vec<String> =
-            self.collection(place).collections.iter().map(|nested| nested.name.clone()).collect();
-        let children = children.clone();
-        let mut below: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
-        for (id, nested) in children {
-            below.insert(id, nested.into_iter().map(|child| self.encode(child, keeper)).collect());
+    }
+
+    /// Writes the collection at a place, from what is encoded already where it can.
+    fn write(&self, place: PlaceId, keeper: &Keeper, out: &mut String, made: &mut Made) {
+        let Place { feed, children, encoded, .. } = self.place(place);
+        if let Some(collection) = encoded.as_ref().and_then(|encoded| encoded.collection.as_ref()) {
+            return out.push_str(collection);
         }
-        let encoded: Arc<str> = match keeper
-            .mirror(&feed)
-            .filter(|_| !self.unfilled.contains(&place))
-        {
-            Some(mirror) => snapshot::collection_json(&feed, mirror, keeper.version(&feed), |id| {
-                let nested = below.get(id).map(Vec::as_slice).unwrap_or_default();
-                names
-                    .iter()
-                    .map(String::as_str)
-                    .zip(nested.iter().map(AsRef::as_ref))
-                    .collect::<Vec<_>>()
-            })
-            .into(),
-            None => snapshot::unavailable_json(&feed).into(),
-        };
-        self.encoded += encoded.len();
-        self.places.get_mut(&place).expect("is there").encoded = Some(encoded.clone());
-        encoded
+        let begin = out.len();
+        match keeper.mirror(feed).filter(|_| !self.unfilled.contains(place)) {
+            Some(mirror) => {
+                snapshot::write_collection(out, feed, mirror, keeper.version(feed), |out, id| {
+                    let nested = children.get(id).map(AsRef::as_ref).unwrap_or_default();
+                    self.write_all(nested, keeper, out, made);
+                });
+            }
+            None => out.push_str(&snapshot::unavailable_json(feed)),
+        }
+        if out.len() - begin >= WORTH_KEEPING {
+            made.push((place, out[begin..].into()));
+        }
+    }
+
+    /// Keeps what was encoded of places.
+    fn keep(&mut self, made: Made) {
+        for (place, encoded) in made {
+            self.encoded += encoded.len();
+            let place = self.places.get_mut(place).expect("is there");
+            place.encoded.get_or_insert_default().collection = Some(encoded);
+        }
     }
 
     /// Notes what somebody holds who is told of the model at the top while its attributes are
@@ -573,25 +602,18 @@ impl View {
 
     /// Returns the model at the top with everything below it, as JSON.
     pub(super) fn model(&mut self, keeper: &Keeper) -> Arc<str> {
-        if let Some(model) = &self.model {
+        if let Some(model) = self.whole.as_ref().and_then(|whole| whole.model.as_ref()) {
             return model.clone();
         }
-        let collections: Vec<(String, Arc<str>)> = self
-            .top
-            .clone()
-            .into_iter()
-            .map(|place| {
-                let name = self.collection(place).name.clone();
-                (name, self.encode(place, keeper))
-            })
-            .collect();
         let (item, v) = self.attrs_item(keeper);
-        let mut out = String::new();
-        let nested = collections.iter().map(|(name, collection)| (name.as_str(), &**collection));
-        snapshot::write_model(&mut out, self.owner.id(), Some(v), item, nested);
+        let (mut out, mut made) = (String::with_capacity(MODEL), Made::new());
+        snapshot::write_model(&mut out, self.owner.id(), Some(v), item, |out| {
+            self.write_all(&self.top, keeper, out, &mut made);
+        });
+        self.keep(made);
         let model: Arc<str> = out.into();
         self.encoded += model.len();
-        self.model = Some(model.clone());
+        self.whole.get_or_insert_default().model = Some(model.clone());
         model
     }
 
@@ -602,16 +624,20 @@ impl View {
 
     /// Returns the `reset` that brings the collection at a place.
     pub(super) fn reset_frame(&mut self, place: PlaceId, keeper: &Keeper) -> Frame {
-        if let Some(frame) = &self.places[&place].reset {
+        let encoded = self.place(place).encoded.as_ref();
+        if let Some(frame) = encoded.and_then(|encoded| encoded.reset.as_ref()) {
             return frame.clone();
         }
-        let collection = self.encode(place, keeper);
+        let (mut collection, mut made) = (String::new(), Made::new());
+        self.write(place, keeper, &mut collection, &mut made);
+        self.keep(made);
         let (parent, id) = self.above(place);
         let hung = Hung { parent: &parent, id: &id, name: &self.collection(place).name };
         let json = snapshot::reset_json(self.feed(place), Some(hung), Some(&collection));
         let frame = Frame::snapshot("reset", json);
         self.encoded += frame.snapshot_bytes();
-        self.places.get_mut(&place).expect("is there").reset = Some(frame.clone());
+        let place = self.places.get_mut(place).expect("is there");
+        place.encoded.get_or_insert_default().reset = Some(frame.clone());
         frame
     }
 
@@ -622,12 +648,12 @@ impl View {
 
     /// Returns the feed that hangs at a place.
     pub(super) fn feed(&self, place: PlaceId) -> &Arc<str> {
-        &self.places[&place].feed
+        &self.place(place).feed
     }
 
     /// Lists what hangs below the items of a place.
     pub(super) fn nested(&self, place: PlaceId) -> impl Iterator<Item = (&str, &[PlaceId])> {
-        self.places[&place].children.iter().map(|(id, nested)| (&**id, &**nested))
+        self.place(place).children.iter().map(|(id, nested)| (&**id, &**nested))
     }
 
     /// Counts the view as told to somebody, so that what could not be read is told again.
@@ -636,13 +662,17 @@ impl View {
     /// may still wait for what is shown to the newcomer already.
     pub(super) fn told_as_it_is(&mut self, room_is_empty: bool) {
         if room_is_empty {
-            self.open.clear();
+            self.open.take();
             self.top.clone().into_iter().for_each(|place| self.show(place));
         } else {
-            self.unfilled.clone().into_iter().for_each(|place| self.show(place));
+            let unfilled: Vec<PlaceId> = self.unfilled.numbers().collect();
+            unfilled.into_iter().for_each(|place| self.show(place));
         }
     }
 }
 
 /// The feed to which teams answer where no other is configured.
 pub(super) const TEAMS: &str = "teams";
+
+/// Where no other is configured for teams and users, one for all their views.
+static DEFAULTS: LazyLock<[Arc<str>; 2]> = LazyLock::new(|| [TEAMS.into(), USER.into()]);

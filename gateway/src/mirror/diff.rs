@@ -102,9 +102,8 @@ impl Mirror {
         // Mostly the order is as it was: then the next place is known without a search.
         let mut expected = self.order.first();
         for (id, item) in wanted {
-            let place = expected
-                .filter(|place| *self.order.get(*place).id == *id)
-                .or_else(|| self.find(id));
+            let place =
+                expected.filter(|place| self.order.get(*place).is(id)).or_else(|| self.find(id));
             let Some(place) = place else {
                 match item {
                     _ if !new_ids.insert(id) => {}
@@ -233,7 +232,7 @@ impl Mirror {
 
 impl<'a> Plan<'a> {
     fn rewrite_where_other(&mut self, mirror: &Mirror, place: Place, item: Option<&'a Bytes>) {
-        if let Some(item) = item.filter(|item| mirror.order.get(place).text != **item) {
+        if let Some(item) = item.filter(|item| mirror.order.get(place).text() != **item) {
             self.changes.push((place, item));
         }
     }

@@ -181,13 +181,16 @@ impl Heard {
 
     /// Checks that the client shows what the mirror holds, under the version it has.
     fn check_in_step(&self) {
-        let entries: Vec<(String, Bytes)> =
-            self.mirror.iter().map(|(id, item)| (id.to_owned(), item.clone())).collect();
+        let entries: Vec<(String, Bytes)> = self
+            .mirror
+            .iter()
+            .map(|(id, item)| (id.to_owned(), Bytes::copy_from_slice(item)))
+            .collect();
         let version = literal::version(self.mirror.kind(), &entries);
         assert_eq!(self.mirror.version().to_string(), version);
         let mut previous = None;
         for (id, item) in &entries {
-            assert_eq!(self.mirror.get(id), Some(item));
+            assert_eq!(self.mirror.get(id), Some(&**item));
             assert_eq!(self.mirror.before(id), previous);
             previous = Some(id);
         }

@@ -3,7 +3,7 @@
 //! Whoever holds one of these versions needs only the events since; for any other version
 //! the feed is sent anew. So this may forget whenever it likes.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque};
 
 use super::{Change, Event, Version};
 
@@ -46,7 +46,7 @@ impl History {
     }
 
     /// Returns the events since the latest time at which the feed had this version.
-    pub(super) fn since(&self, v: Version) -> Option<impl ExactSizeIterator<Item = &Event>> {
+    pub(super) fn since(&self, v: Version) -> Option<vec_deque::Iter<'_, Event>> {
         let behind = match self.events.iter().rposition(|event| event.v == v) {
             Some(at) => at + 1,
             None if self.first == v => 0,

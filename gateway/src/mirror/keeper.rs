@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    num::NonZeroU64,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,7 +23,7 @@ use shard_router::{
 
 use self::{
     connection::Connection,
-    feeds::{Body, Cause, Feeds, Key, Scope, Tracked},
+    feeds::{Body, Cause, Feeds, Key, Scope, Tracked, Users},
     reading::Read,
     refused::Refused,
 };
@@ -32,6 +33,7 @@ use crate::metrics;
 mod connection;
 mod feeds;
 mod hearing;
+mod marks;
 mod notices;
 mod passing;
 mod reading;
@@ -215,6 +217,8 @@ pub struct Keeper {
     touched: BTreeSet<Key>,
     /// Feeds with a read that is due later.
     waiting: Vec<Key>,
+    /// Feeds that may not be read at once.
+    paced: Vec<Key>,
     /// Feeds that nobody wants, and since when.
     idle: BTreeSet<(Instant, Key)>,
     /// Those of the idle that hold nothing: any name can make one, so there are not many.
@@ -245,6 +249,7 @@ impl Keeper {
             tickets: HashMap::new(),
             touched: BTreeSet::new(),
             waiting: Vec::new(),
+            paced: Vec::new(),
             idle: BTreeSet::new(),
             idle_empty: BTreeSet::new(),
             counter: 0,
@@ -357,22 +362,25 @@ impl Keeper {
             self.feeds.insert(key.clone(), Tracked::new(shard, Body::empty(key.0), ticket, now));
         }
         let tracked = self.feeds.at_mut(key).expect("was inserted above");
-        if tracked.users == 0 {
-            let idle = (tracked.idle_since, key.clone());
-            self.idle.remove(&idle);
-            self.idle_empty.remove(&idle);
-        }
-        tracked.users += 1;
+        tracked.users = Users::Some(match tracked.users {
+            Users::Some(users) => users.saturating_add(1),
+            Users::NoneSince(since) => {
+                let idle = (since, key.clone());
+                self.idle.remove(&idle);
+                self.idle_empty.remove(&idle);
+                NonZeroU64::MIN
+            }
+        });
         tracked
     }
 
     fn release(&mut self, key: Key, now: Instant) {
-        let Some(tracked) = self.feeds.at_mut(&key).filter(|tracked| tracked.users > 0) else {
-            return;
-        };
-        tracked.users -= 1;
-        if tracked.users == 0 {
-            tracked.idle_since = now;
+        let Some(tracked) = self.feeds.at_mut(&key) else { return };
+        let Users::Some(users) = tracked.users else { return };
+        if let Some(fewer) = NonZeroU64::new(users.get() - 1) {
+            tracked.users = Users::Some(fewer);
+        } else {
+            tracked.users = Users::NoneSince(now);
             if tracked.body.bytes() == 0 {
                 self.idle_empty.insert((now, key.clone()));
             }
@@ -419,6 +427,7 @@ impl Keeper {
     /// Does what time brings; to be called every 100 ms or so.
     pub fn tick(&mut self, now: Instant) {
         self.wake(now);
+        self.end_pauses(now);
         self.settle(now);
         self.listen(now);
         self.ask_again(now);
@@ -445,19 +454,21 @@ impl Keeper {
     fn forget(&mut self, key: &Key) {
         self.end_passing(key);
         let tracked = self.feeds.remove(key).expect("what is idle is tracked");
-        let idle = (tracked.idle_since, key.clone());
-        self.idle.remove(&idle);
-        self.idle_empty.remove(&idle);
+        if let Users::NoneSince(since) = tracked.users {
+            let idle = (since, key.clone());
+            self.idle.remove(&idle);
+            self.idle_empty.remove(&idle);
+        }
         self.touched.remove(key);
         if let Some(ticket) = tracked.ticket {
-            self.tickets.remove(&ticket);
+            self.tickets.remove(&ticket.get());
         }
         self.bytes -= tracked.bytes;
         self.at_hand_bytes -= tracked.at_hand;
         self.history_bytes -= tracked.history;
-        self.shards[tracked.shard].members.remove(key);
+        self.shards[tracked.shard()].members.remove(key);
         let channels = channels(&key.1);
-        self.effects.push(Effect::Unsubscribe { shard: tracked.shard, channels });
+        self.effects.push(Effect::Unsubscribe { shard: tracked.shard(), channels });
     }
 }
 

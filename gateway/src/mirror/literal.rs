@@ -16,7 +16,8 @@ pub(super) struct Client {
 impl Client {
     /// Shows what an `initial` or a `reset` brings.
     pub(super) fn shown(mirror: &Mirror) -> Self {
-        let items = mirror.iter().map(|(id, item)| (id.to_owned(), item.clone())).collect();
+        let items =
+            mirror.iter().map(|(id, item)| (id.to_owned(), Bytes::copy_from_slice(item))).collect();
         Self { kind: mirror.kind(), items }
     }
 

@@ -28,9 +28,11 @@ impl Place {
 #[derive(Debug, Clone)]
 pub(super) struct Order<T> {
     slots: Vec<Slot<T>>,
-    free: Vec<u32>,
     first: u32,
     last: u32,
+    /// The first of the free slots, of which each tells the next, and how many they are.
+    free: u32,
+    free_count: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -45,7 +47,7 @@ impl<T> Order<T> {
     /// Makes an empty list that can hold `capacity` values before it grows.
     pub(super) fn with_capacity(capacity: usize) -> Self {
         let slots = Vec::with_capacity(capacity);
-        Self { slots, free: Vec::new(), first: NOWHERE, last: NOWHERE }
+        Self { slots, first: NOWHERE, last: NOWHERE, free: NOWHERE, free_count: 0 }
     }
 
     /// One more than the greatest index of a place.
@@ -54,7 +56,7 @@ impl<T> Order<T> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len() - self.free_count as usize
     }
 
     pub(super) fn first(&self) -> Option<Place> {
@@ -93,10 +95,12 @@ impl<T> Order<T> {
     /// Panics when four thousand million values are held already.
     pub(super) fn insert(&mut self, previous: Option<Place>, value: T) -> Place {
         let slot = Slot { value: Some(value), previous: NOWHERE, next: NOWHERE };
-        let place = match self.free.pop() {
-            Some(link) => {
-                self.slots[link as usize] = slot;
-                Place(link)
+        let place = match Place::of(self.free) {
+            Some(place) => {
+                self.free = self.slots[place.index()].next;
+                self.free_count -= 1;
+                self.slots[place.index()] = slot;
+                place
             }
             None => {
                 let link = u32::try_from(self.slots.len()).expect("a feed has fewer than 2³² ids");
@@ -111,8 +115,10 @@ impl<T> Order<T> {
     /// Takes a value out.
     pub(super) fn remove(&mut self, place: Place) -> T {
         self.untie(place);
-        self.free.push(place.0);
-        self.slots[place.index()].value.take().expect("a place is filled until it is removed")
+        let slot = &mut self.slots[place.index()];
+        slot.next = std::mem::replace(&mut self.free, place.0);
+        self.free_count += 1;
+        slot.value.take().expect("a place is filled until it is removed")
     }
 
     /// Puts the value at `place` right behind `previous`, or before all others.

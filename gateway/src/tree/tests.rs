@@ -129,7 +129,7 @@ fn tree() -> Tree {
     let motd = collection("motd", "motd", None, vec![]);
     Tree {
         team: Some(Branch {
-            attrs: Some("teams".to_owned()),
+            attrs: Some("teams".into()),
             collections: vec![members, shared("a"), motd],
         }),
         user: Some(Branch { attrs: None, collections: vec![notes, shared("b")] }),

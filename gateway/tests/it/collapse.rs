@@ -164,8 +164,8 @@ impl Scene {
                 self.offer(Frame::event("change", json.to_string()), None)
             }
             Step::Answer => {
-                let _ = self.outbox.ack(7, Frame::event("ack", "{}".to_owned()));
-                self.waits.push_back(Waits { frame: Frame::event("ack", "{}".into()), item: None });
+                let _ = self.outbox.ack(7, Frame::event("ack", "{}"));
+                self.waits.push_back(Waits { frame: Frame::event("ack", "{}"), item: None });
                 self.judge()
             }
             Step::Read(count) => {
@@ -257,7 +257,7 @@ impl Scene {
             Outgoing::Close(reason) => panic!("closed: {reason:?}"),
         };
         self.snapshots += frame.snapshot_bytes();
-        let told: Value = serde_json::from_str(frame.json(Format::Utf8).get()).unwrap();
+        let told: Value = serde_json::from_str(frame.json(Format::Utf8)).unwrap();
         self.pass_over(&told);
         if frame.name() == "reset" {
             let feed = usize::try_from(told["feed"].as_u64().unwrap()).unwrap();
@@ -287,8 +287,7 @@ impl Scene {
     fn pass_over(&mut self, told: &Value) {
         loop {
             let waits = self.waits.pop_front().expect("what is read was offered");
-            let mut offered: Value =
-                serde_json::from_str(waits.frame.json(Format::Utf8).get()).unwrap();
+            let mut offered: Value = serde_json::from_str(waits.frame.json(Format::Utf8)).unwrap();
             if told["v"].is_null() && offered.get("v").is_some() {
                 offered["v"] = Value::Null;
             }

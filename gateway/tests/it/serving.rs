@@ -103,7 +103,7 @@ async fn a_held_poll_and_a_silent_websocket_stay(engine: EngineKind) {
         assert!(greeting.starts_with("HTTP/1.1 200"), "{greeting:?}");
         held.write_all(poll.as_bytes()).await.unwrap();
     }
-    polling.outbox.offer(&Frame::event("told", "7".to_owned())).unwrap();
+    polling.outbox.offer(&Frame::event("told", "7")).unwrap();
     let read = timeout(PATIENCE, held.read(&mut heard)).await.unwrap().unwrap();
     let told = String::from_utf8_lossy(&heard[..read]);
     assert!(told.starts_with("HTTP/1.1 200") && told.ends_with(r#"42["told",7]"#), "{told}");

@@ -96,7 +96,7 @@ struct Shared {
 /// The channels that should be subscribed, and what changed since the driver looked.
 #[derive(Debug, Default)]
 struct Wanted {
-    /// How often each channel is wanted, never zero.
+    /// How often each channel is wanted, and whether the connection subscribes it.
     channels: Channels,
     /// Calls that were not said to the server yet.
     asked: VecDeque<Asked>,
@@ -327,23 +327,23 @@ impl Driver {
 
     /// Lives with one connection; says why it ended, and whether it had been up.
     async fn live(&mut self, mut wire: Box<dyn Wire>) -> (Broken, bool) {
-        let (channels, tickets) = {
+        let mut ledger = Ledger::default();
+        let tickets = {
             let mut wanted = self.shared.lock();
             wanted.connected = true;
             wanted.seek_at = 0;
             wanted.reset = None;
             let channels: Vec<Bytes> = wanted.channels.iter().collect();
-            let tickets = wanted.asked.drain(..).filter_map(|asked| asked.ticket).collect();
-            (channels, tickets)
+            ledger.want(&mut wanted.channels, channels);
+            wanted.asked.drain(..).filter_map(|asked| asked.ticket).collect()
         };
-        let mut ledger = Ledger::default();
-        ledger.want(channels);
         ledger.due.extend([Step::Up, Step::Confirm(tickets)]);
         self.quiet_since = Instant::now();
         let Err(reason) = self.serve(&mut *wire, &mut ledger).await;
 
         let mut wanted = self.shared.lock();
         wanted.connected = false;
+        wanted.channels.unsay_all();
         wanted.left = VecDeque::new();
         // What was asked and not confirmed will be confirmed by the next connection.
         let waiting = mem::take(&mut wanted.asked);
@@ -419,10 +419,10 @@ impl Driver {
             .filter(|channel| !channels.contains(channel))
             .collect();
         let is_more = !asked.is_empty() || !left.is_empty();
+        ledger.leave(channels, gone);
+        ledger.want(channels, come);
         drop(wanted);
 
-        ledger.leave(gone);
-        ledger.want(come);
         if !tickets.is_empty() {
             ledger.due.push_back(Step::Confirm(tickets));
         }
@@ -441,7 +441,8 @@ impl Driver {
             Said::Unsubscribed(channel) => ledger.on_unsubscribed(&channel),
             Said::Pong => ledger.on_pong(),
             Said::Refused(error) => {
-                if let Some(channel) = ledger.on_refused(&error)? {
+                let refused = ledger.on_refused(&mut self.shared.lock().channels, &error)?;
+                if let Some(channel) = refused {
                     self.tell(Heard::Refused { channel, error }).await;
                 }
                 Ok(())

@@ -83,7 +83,9 @@ impl Keeper {
             let tracked = self.feeds.at_mut(&key).expect("members are tracked");
             if tracked.ticket.is_none() {
                 // Whatever kept it waiting was said of the connection before.
-                tracked.retry_at = now;
+                if let Some(pace) = &mut tracked.pace {
+                    pace.retry_at = now;
+                }
                 self.request(&key, Cause::Reconnect, now);
             }
         }
@@ -122,7 +124,7 @@ impl Keeper {
             | Effect::Witness { .. }
             | Effect::Dismiss { .. } => true,
         });
-        for tracked in self.feeds.values_mut().filter(|tracked| tracked.shard == shard) {
+        for tracked in self.feeds.values_mut().filter(|tracked| tracked.shard() == shard) {
             tracked.reading = None;
             tracked.due = None;
             tracked.queued = false;
@@ -133,6 +135,6 @@ impl Keeper {
             }
         }
         let feeds = &self.feeds;
-        self.waiting.retain(|key| feeds.at(key).is_some_and(|tracked| tracked.shard != shard));
+        self.waiting.retain(|key| feeds.at(key).is_some_and(|tracked| tracked.shard() != shard));
     }
 }

@@ -2,13 +2,18 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    num::NonZeroU64,
     sync::Arc,
     time::Instant,
 };
 
 use bytes::Bytes;
 
-use super::{passing::Passed, reading::Reading};
+use super::{
+    marks::{Marks, Pace},
+    passing::Passed,
+    reading::Reading,
+};
 use crate::mirror::Mirror;
 
 /// Whether a feed is mirrored whole or by some of its items.
@@ -123,7 +128,6 @@ impl Feeds {
 /// One feed that somebody wants, or wanted a moment ago.
 #[derive(Debug)]
 pub(super) struct Tracked {
-    pub(super) shard: usize,
     pub(super) body: Body,
     /// What of it is in the keeper's total, and in that of what is at hand.
     pub(super) bytes: usize,
@@ -133,54 +137,51 @@ pub(super) struct Tracked {
     /// Whether it is too large to be mirrored.
     pub(super) passed: Option<Box<Passed>>,
     /// The ticket of the subscription that is not confirmed yet.
-    pub(super) ticket: Option<u64>,
+    pub(super) ticket: Option<NonZeroU64>,
     pub(super) reading: Option<Box<Reading>>,
     /// A read of everything wanted that is due, and why.
     pub(super) due: Option<Cause>,
     /// Whether it stands in its shard's queue or among the waiting.
     pub(super) queued: bool,
-    /// A doubt is not read before this.
-    pub(super) paused_until: Instant,
-    /// Nothing is read before this: the last read failed.
-    pub(super) retry_at: Instant,
-    pub(super) touched: BTreeSet<String>,
-    pub(super) touched_first: Instant,
-    pub(super) touched_last: Instant,
-    /// Ids that a sorted feed lists without an item; asked whenever it is settled.
-    pub(super) orphans: BTreeSet<String>,
-    pub(super) users: usize,
-    pub(super) idle_since: Instant,
+    /// Ids that are to be settled, if there are any.
+    pub(super) marks: Option<Box<Marks>>,
+    /// When it may be read again, if that is not at once.
+    pub(super) pace: Option<Box<Pace>>,
+    pub(super) users: Users,
+    /// How many ids were left out of the last whole read.
+    pub(super) bad_ids: u32,
+    pub(super) shard: u32,
     /// Whether its key was of a wrong type when it was last read.
     pub(super) failing: bool,
-    /// How many ids were left out of the last whole read.
-    pub(super) bad_ids: usize,
     /// Whether it differed when it was last compared.
     pub(super) suspect: bool,
     /// Whether it was not compared in the last round, for being busy.
     pub(super) passed_over: bool,
 }
 
+/// How many want a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Users {
+    Some(NonZeroU64),
+    NoneSince(Instant),
+}
+
 impl Tracked {
     pub(super) fn new(shard: usize, body: Body, ticket: u64, now: Instant) -> Self {
         Self {
-            shard,
+            shard: u32::try_from(shard).expect("shards are few"),
             body,
             bytes: 0,
             at_hand: 0,
             history: 0,
             passed: None,
-            ticket: Some(ticket),
+            ticket: NonZeroU64::new(ticket),
             reading: None,
             due: None,
             queued: false,
-            paused_until: now,
-            retry_at: now,
-            touched: BTreeSet::new(),
-            touched_first: now,
-            touched_last: now,
-            orphans: BTreeSet::new(),
-            users: 0,
-            idle_since: now,
+            marks: None,
+            pace: None,
+            users: Users::NoneSince(now),
             failing: false,
             bad_ids: 0,
             suspect: false,
@@ -199,20 +200,35 @@ impl Tracked {
         });
     }
 
-    /// Tells when the whole may be read, if it is due.
-    pub(super) fn due_at(&self) -> Option<Instant> {
+    pub(super) fn shard(&self) -> usize {
+        self.shard as usize
+    }
+
+    /// Tells whether the whole may be read now, if it is due.
+    pub(super) fn may_be_due(&self, now: Instant) -> Option<bool> {
         let due = self.due?;
         // What is passed through is large, and somebody may come and go all the time.
         let is_urgent = due.is_urgent() && self.passed.is_none();
-        Some(if is_urgent { self.retry_at } else { self.retry_at.max(self.paused_until) })
+        let pace = self.pace.as_ref();
+        Some(self.may_retry(now) && (is_urgent || pace.is_none_or(|pace| pace.paused_until <= now)))
     }
 
-    /// Tells when something may be read, if anything is to be.
-    pub(super) fn read_at(&self) -> Option<Instant> {
+    /// Tells whether something may be read now, if anything is to be.
+    pub(super) fn may_be_read(&self, now: Instant) -> Option<bool> {
         match &self.body {
-            Body::Items(items) if items.has_open() => Some(self.retry_at),
-            Body::Items(_) | Body::Whole(_) => self.due_at(),
+            Body::Items(items) if items.has_open() => Some(self.may_retry(now)),
+            Body::Items(_) | Body::Whole(_) => self.may_be_due(now),
         }
+    }
+
+    /// Tells whether a read that failed was long enough ago.
+    pub(super) fn may_retry(&self, now: Instant) -> bool {
+        self.pace.as_ref().is_none_or(|pace| pace.retry_at <= now)
+    }
+
+    /// Sets when it may be read again.
+    pub(super) fn pace(&mut self, now: Instant) -> &mut Pace {
+        self.pace.get_or_insert_with(|| Box::new(Pace { paused_until: now, retry_at: now }))
     }
 
     /// About how many bytes the whole of it is, as far as that is known.
@@ -221,14 +237,20 @@ impl Tracked {
         passed.or(Some(self.bytes).filter(|bytes| *bytes > 0))
     }
 
-    /// Notes that a notice was about this id.
-    pub(super) fn touch(&mut self, id: &str, now: Instant) {
-        if self.touched.is_empty() {
-            self.touched_first = now;
-        }
-        self.touched_last = now;
-        if !self.touched.contains(id) {
-            self.touched.insert(id.to_owned());
+    pub(super) fn marks(&mut self, now: Instant) -> &mut Marks {
+        self.marks.get_or_insert_with(|| Box::new(Marks::new(now)))
+    }
+
+    /// Tells whether notices touched ids that are not settled.
+    pub(super) fn is_touched(&self) -> bool {
+        self.marks.as_ref().is_some_and(|marks| !marks.touched.is_empty())
+    }
+
+    /// Forgets the touched ids.
+    pub(super) fn untouch(&mut self) {
+        if let Some(marks) = &mut self.marks {
+            marks.touched.clear();
+            self.marks.take_if(|marks| marks.is_empty());
         }
     }
 }

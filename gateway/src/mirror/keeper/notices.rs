@@ -45,7 +45,7 @@ impl Keeper {
     fn followed(&self, scope: Scope, feed: &str, shard: usize) -> Option<Key> {
         let key = self.feeds.key(scope, feed)?;
         let tracked = self.feeds.at(&key)?;
-        (tracked.shard == shard && tracked.ticket.is_none()).then_some(key)
+        (tracked.shard() == shard && tracked.ticket.is_none()).then_some(key)
     }
 
     fn finished(&mut self, queue: &str, payload: &Bytes) {
@@ -113,10 +113,10 @@ impl Keeper {
         }
         // What is passed through is not settled but for what was touched before.
         if tracked.passed.is_none() {
-            if tracked.touched.is_empty() {
+            if !tracked.is_touched() {
                 self.touched.insert(key.clone());
             }
-            tracked.touch(notice.id(), now);
+            tracked.marks(now).touch(notice.id(), now);
         }
         match &mut tracked.body {
             Body::Whole(Some(mirror)) => match mirror.apply(notice) {

@@ -64,7 +64,7 @@ impl Keeper {
         let tracked = self.feeds.at(&key).expect("its key was just found");
         let is_read = tracked.reading.as_ref().is_some_and(|reading| reading.is_whole());
         if tracked.passed.is_some() && matches!(tracked.body, Body::Whole(None)) && !is_read {
-            let shard = tracked.shard;
+            let shard = tracked.shard();
             self.request(&key, Cause::Fill, now);
             self.pump(shard, now);
         }
@@ -198,8 +198,9 @@ impl Keeper {
     /// Makes an event of a notice as it is.
     pub(super) fn pass(&mut self, key: &Key, notice: &Notice, now: Instant) {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
+        let shard = tracked.shard();
         let Some(passed) = &mut tracked.passed else { return };
-        let (shard, kind) = (tracked.shard, passed.kind);
+        let kind = passed.kind;
         let mut changes = Vec::new();
         if let Some((id, item)) = passed.half.take() {
             if let Notice::Position { id: other, position } = notice
@@ -271,7 +272,7 @@ impl Keeper {
                 continue;
             }
             tracked.body = Body::Whole(None);
-            tracked.touched.clear();
+            tracked.untouch();
             self.touched.remove(&key);
             self.weigh(&key);
             self.at_hand.remove(&(until, key.clone()));

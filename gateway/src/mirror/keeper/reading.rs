@@ -113,16 +113,17 @@ impl Keeper {
     /// Queues a due read, unless something else comes first; that something enqueues again.
     pub(super) fn enqueue(&mut self, key: &Key, now: Instant) {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
-        let connection = &mut self.shards[tracked.shard];
+        let connection = &mut self.shards[tracked.shard()];
         let is_blocked = tracked.reading.is_some() || tracked.ticket.is_some() || !connection.up;
-        let Some(read_at) = tracked.read_at().filter(|_| !tracked.queued && !is_blocked) else {
+        let may_be_read = tracked.may_be_read(now);
+        let Some(is_ready) = may_be_read.filter(|_| !tracked.queued && !is_blocked) else {
             return;
         };
         tracked.queued = true;
-        if read_at > now {
-            self.waiting.push(key.clone());
-        } else {
+        if is_ready {
             connection.queue.push_back(key.clone());
+        } else {
+            self.waiting.push(key.clone());
         }
     }
 
@@ -130,14 +131,30 @@ impl Keeper {
     pub(super) fn wake(&mut self, now: Instant) {
         for key in std::mem::take(&mut self.waiting) {
             let Some(tracked) = self.feeds.at_mut(&key) else { continue };
-            match tracked.read_at() {
-                Some(read_at) if read_at <= now => {
-                    self.shards[tracked.shard].queue.push_back(key);
-                }
-                Some(_) => self.waiting.push(key),
+            match tracked.may_be_read(now) {
+                Some(true) => self.shards[tracked.shard()].queue.push_back(key),
+                Some(false) => self.waiting.push(key),
                 None => tracked.queued = false,
             }
         }
+    }
+
+    /// Forgets what feeds waited for that may be read at once by now.
+    pub(super) fn end_pauses(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.paced) {
+            let Some(tracked) = self.feeds.at_mut(&key) else { continue };
+            tracked.pace.take_if(|pace| pace.is_over(now));
+            if tracked.pace.is_some() {
+                self.paced.push(key);
+            }
+        }
+    }
+
+    /// Has a feed read no more until its shard, or whoever wrote it, had time to mend it.
+    fn retry_later(&mut self, key: &Key, now: Instant) {
+        let tracked = self.feeds.at_mut(key).expect("the caller looked");
+        tracked.pace(now).retry_at = now + RETRY;
+        self.paced.push(key.clone());
     }
 
     /// Starts due reads as far as the shard may be asked.
@@ -149,7 +166,7 @@ impl Keeper {
             let Some(tracked) = self.feeds.at_mut(&key) else { continue };
             tracked.queued = false;
             // An entry of a feed that was let go and is wanted again says nothing.
-            let is_ready = tracked.read_at().is_some_and(|read_at| read_at <= now);
+            let is_ready = tracked.may_be_read(now) == Some(true);
             if tracked.reading.is_some() || tracked.ticket.is_some() || !is_ready {
                 self.enqueue(&key, now);
                 continue;
@@ -162,9 +179,9 @@ impl Keeper {
                 tracked.queued = true;
                 return connection.queue.push_front(key);
             }
-            let due = match tracked.due_at() {
-                Some(due_at) if due_at <= now => tracked.due.take(),
-                Some(_) | None => None,
+            let due = match tracked.may_be_due(now) {
+                Some(true) => tracked.due.take(),
+                Some(false) | None => None,
             };
             let cause = due.unwrap_or(Cause::Fill);
             self.counter += 1;
@@ -184,7 +201,8 @@ impl Keeper {
                 }
             };
             if due.is_some() {
-                tracked.paused_until = now + READ_PAUSE;
+                tracked.pace(now).paused_until = now + READ_PAUSE;
+                self.paced.push(key.clone());
             }
             tracked.reading = Some(Box::new(Reading::new(nonce, cause, asked)));
             self.start(shard, nonce, vec![key], size, effect);
@@ -231,19 +249,22 @@ impl Keeper {
             // What was heard until here is older than what was read.
             match &reading.asked {
                 None => {
-                    tracked.touched.clear();
                     tracked.due = None;
                     if let Some(passed) = &mut tracked.passed {
                         reading.anew |= std::mem::take(&mut passed.doubted);
                     }
+                    tracked.untouch();
                 }
                 Some(asked) => {
-                    for id in &asked.ids {
-                        tracked.touched.remove(id);
+                    if let Some(marks) = &mut tracked.marks {
+                        for id in &asked.ids {
+                            marks.touched.remove(id);
+                        }
+                        tracked.marks.take_if(|marks| marks.is_empty());
                     }
                 }
             }
-            if tracked.touched.is_empty() {
+            if !tracked.is_touched() {
                 self.touched.remove(key);
             }
             if let Body::Whole(Some(mirror)) = &mut tracked.body {
@@ -323,8 +344,8 @@ impl Keeper {
 
     /// Ends a read that brought nothing: what was asked is asked again a little later.
     fn abandon(&mut self, key: &Key, mut reading: Reading, now: Instant) {
+        self.retry_later(key, now);
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
-        tracked.retry_at = now + RETRY;
         tracked.doubt_again(&reading);
         match (reading.asked.take(), &mut tracked.body) {
             (None, _) => tracked.require(reading.cause),
@@ -334,7 +355,7 @@ impl Keeper {
                     self.touched.insert(key.clone());
                 }
                 for id in &asked.ids {
-                    tracked.touch(id, now);
+                    tracked.marks(now).touch(id, now);
                 }
             }
         }
@@ -362,8 +383,8 @@ impl Keeper {
                         error!(feed = %key.1, error = %bad, "A feed's key is of the wrong type; the last good state stays.");
                     }
                     tracked.failing = true;
-                    tracked.retry_at = now + RETRY;
                     tracked.doubt_again(&reading);
+                    self.retry_later(key, now);
                     self.request(key, reading.cause, now);
                 }
                 None => {
@@ -387,11 +408,12 @@ impl Keeper {
         if content.bad_ids > 0 {
             metrics::mirror_error("bad_id");
         }
-        if std::mem::replace(&mut tracked.bad_ids, content.bad_ids) < content.bad_ids {
+        let bad_ids = u32::try_from(content.bad_ids).unwrap_or(u32::MAX);
+        if std::mem::replace(&mut tracked.bad_ids, bad_ids) < bad_ids {
             warn!(feed = %key.1, ids = content.bad_ids, "A feed has ids that are not UTF-8 or hold NUL; left out.");
         }
         let is_passed = tracked.passed.is_some();
-        let usual_bytes = &mut self.shards[tracked.shard].usual_bytes;
+        let usual_bytes = &mut self.shards[tracked.shard()].usual_bytes;
         *usual_bytes = (*usual_bytes * 7 + bytes) / 8;
         !is_passed && self.fits(key, bytes)
     }

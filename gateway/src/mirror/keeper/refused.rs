@@ -104,6 +104,6 @@ impl Keeper {
             return Vec::new();
         }
         let keys = Scope::ALL.into_iter().filter_map(|scope| self.feeds.key(scope, feed));
-        keys.filter(|key| self.feeds.at(key).is_some_and(|feed| feed.shard == shard)).collect()
+        keys.filter(|key| self.feeds.at(key).is_some_and(|feed| feed.shard() == shard)).collect()
     }
 }

@@ -9,7 +9,7 @@ use shard_router::feed::{Settled, Touched};
 
 use super::{
     Effect, Keeper,
-    feeds::{Body, Cause, Key, Tracked, take_some},
+    feeds::{Body, Cause, Key, Tracked},
     reading::{READS_AT_ONCE, Reading, SETTLE_IDS},
 };
 
@@ -26,11 +26,12 @@ impl Keeper {
         let mut due: HashMap<usize, Vec<Key>> = HashMap::new();
         for key in &self.touched {
             let tracked = self.feeds.at(key).expect("what is let go is not touched");
-            let is_quiet = now >= tracked.touched_last + self.settings.settle
-                || now >= tracked.touched_first + SETTLE_AT_LEAST;
+            let Some(marks) = &tracked.marks else { continue };
+            let is_quiet = now >= marks.touched_last + self.settings.settle
+                || now >= marks.touched_first + SETTLE_AT_LEAST;
             let is_free = tracked.reading.is_none() && tracked.due.is_none();
-            if is_quiet && is_free && now >= tracked.retry_at && self.shards[tracked.shard].up {
-                due.entry(tracked.shard).or_default().push(key.clone());
+            if is_quiet && is_free && tracked.may_retry(now) && self.shards[tracked.shard()].up {
+                due.entry(tracked.shard()).or_default().push(key.clone());
             }
         }
         for (shard, keys) in due {
@@ -55,7 +56,8 @@ impl Keeper {
             && members.len() < SETTLE_BATCH
         {
             let tracked = self.feeds.at_mut(key).expect("was just listed");
-            let many = tracked.touched.len() + tracked.orphans.len();
+            let marks = tracked.marks(now);
+            let many = marks.touched.len() + marks.orphans.len();
             let is_many = many > SETTLE_IDS;
             if is_many && let Body::Whole(_) = tracked.body {
                 self.request(&keys.next().expect("was just peeked"), Cause::Settle, now);
@@ -64,18 +66,15 @@ impl Keeper {
             if !members.is_empty() && count + many > SETTLE_IDS {
                 break;
             }
-            let mut ids = take_some(&mut tracked.touched, SETTLE_IDS);
-            let orphans = tracked.orphans.iter().filter(|id| ids.binary_search(id).is_err());
-            let orphans: Vec<String> = orphans.cloned().collect();
-            ids.extend(orphans);
+            let ids = tracked.marks(now).take(SETTLE_IDS, now);
+            tracked.marks.take_if(|marks| marks.is_empty());
             count += ids.len();
-            tracked.touched_first = now;
             let asked = Touched { feed: key.1.to_string(), ids };
             tracked.reading =
                 Some(Box::new(Reading::new(nonce, Cause::Settle, Some(asked.clone()))));
             touched.push(asked);
             let key = keys.next().expect("was just peeked");
-            if tracked.touched.is_empty() {
+            if !tracked.is_touched() {
                 self.touched.remove(&key);
             }
             members.push(key);
@@ -97,14 +96,16 @@ impl Keeper {
         now: Instant,
     ) {
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
-        if tracked.orphans.len() + unread.len() > ORPHANS {
-            tracked.orphans.clear();
+        let marks = tracked.marks(now);
+        if marks.orphans.len() + unread.len() > ORPHANS {
+            marks.orphans.clear();
+            tracked.marks.take_if(|marks| marks.is_empty());
             return self.request(key, Cause::Settle, now);
         }
-        tracked.orphans.extend(unread);
-        asked.ids.iter().for_each(|id| tracked.touch(id, now));
+        marks.orphans.extend(unread);
+        asked.ids.iter().for_each(|id| marks.touch(id, now));
         // It was quiet already.
-        tracked.touched_last = now.checked_sub(self.settings.settle).unwrap_or(now);
+        marks.touched_last = now.checked_sub(self.settings.settle).unwrap_or(now);
         self.touched.insert(key.clone());
     }
 }
@@ -112,15 +113,14 @@ impl Keeper {
 impl Tracked {
     /// Keeps those orphans that are still listed and still have no item.
     pub(super) fn sift_orphans(&mut self, asked: &Touched, found: &Settled) {
-        if self.orphans.is_empty() {
-            return;
-        }
+        let Some(marks) = &mut self.marks else { return };
         let listed: HashSet<&[u8]> = found.order.iter().flatten().map(|id| &**id).collect();
-        self.orphans.retain(|id| listed.contains(id.as_bytes()));
+        marks.orphans.retain(|id| listed.contains(id.as_bytes()));
         for (id, item) in asked.ids.iter().zip(&found.items) {
             if item.is_some() {
-                self.orphans.remove(id);
+                marks.orphans.remove(id);
             }
         }
+        self.marks.take_if(|marks| marks.is_empty());
     }
 }

@@ -3,7 +3,7 @@
 //! A feed that another shard has now keeps its content until it was read there. From this
 //! moment on, what its old shard says of it does not count.
 
-use std::time::Instant;
+use std::{num::NonZeroU64, time::Instant};
 
 use shard_router::router::Adopted;
 
@@ -51,7 +51,7 @@ impl Keeper {
             .map(|(_, key, to)| (key.clone(), to))
             .collect();
         for (key, to) in &moves {
-            let from = self.follow_at(key, *to, now);
+            let from = self.follow_at(key, *to);
             if !is_new(from) && !is_closed(from) {
                 let channels = channels(&key.1);
                 self.effects.push(Effect::Unsubscribe { shard: from, channels });
@@ -79,13 +79,14 @@ impl Keeper {
     }
 
     /// Follows a feed on another shard, or another connection; returns the shard it was on.
-    fn follow_at(&mut self, key: &Key, to: usize, now: Instant) -> usize {
+    fn follow_at(&mut self, key: &Key, to: usize) -> usize {
         self.counter += 1;
         let ticket = self.counter;
         let tracked = self.feeds.at_mut(key).expect("the caller looked");
-        let from = std::mem::replace(&mut tracked.shard, to);
-        if let Some(old) = tracked.ticket.replace(ticket) {
-            self.tickets.remove(&old);
+        let from = tracked.shard();
+        tracked.shard = u32::try_from(to).expect("shards are few");
+        if let Some(old) = std::mem::replace(&mut tracked.ticket, NonZeroU64::new(ticket)) {
+            self.tickets.remove(&old.get());
         }
         // An answer that is still under way finds nobody who waits for it.
         tracked.reading = None;
@@ -94,8 +95,8 @@ impl Keeper {
         tracked.suspect = false;
         tracked.queued = false;
         tracked.failing = false;
-        (tracked.retry_at, tracked.paused_until) = (now, now);
-        tracked.touched.clear();
+        tracked.pace = None;
+        tracked.untouch();
         if let Body::Whole(Some(mirror)) = &mut tracked.body {
             mirror.drop_held();
         }

@@ -123,7 +123,7 @@ impl Tracked {
             self.due.is_some() || self.reading.as_ref().is_some_and(|reading| reading.is_whole());
         match () {
             () if is_absent || is_read => Look::Not,
-            () if self.reading.is_some() || !self.touched.is_empty() => Look::Busy,
+            () if self.reading.is_some() || self.is_touched() => Look::Busy,
             () => Look::Compare,
         }
     }
@@ -183,7 +183,7 @@ impl Keeper {
         while let Some((due, key)) = round.suspects.front()
             && *due <= now
         {
-            let is_here = |tracked: &&mut Tracked| tracked.suspect && tracked.shard == shard;
+            let is_here = |tracked: &&mut Tracked| tracked.suspect && tracked.shard() == shard;
             let Some(tracked) = self.feeds.at_mut(key).filter(is_here) else {
                 round.suspects.pop_front();
                 continue;
@@ -343,7 +343,7 @@ impl Keeper {
         now: Instant,
     ) {
         // Another shard may have it by now.
-        let tracked = self.feeds.at_mut(&key).filter(|tracked| tracked.shard == shard);
+        let tracked = self.feeds.at_mut(&key).filter(|tracked| tracked.shard() == shard);
         let Some(tracked) = tracked else { return };
         tracked.suspect = false;
         let Ok(checked) = answer else {

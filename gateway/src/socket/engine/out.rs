@@ -197,7 +197,7 @@ mod tests {
     fn whatever_the_kernel_takes_nothing_is_lost_or_said_twice() {
         for at_once in 1..40 {
             let mut out = Out::default();
-            let frame = Frame::snapshot("initial", "{\"a\":1}".to_owned());
+            let frame = Frame::snapshot("initial", "{\"a\":1}");
             let head = "431[".to_owned();
             let ack = Down::Text { head, body: Bytes::from_static(b"{}"), tail: "]" };
             out.push(ack, Protocol::Eio4, false);

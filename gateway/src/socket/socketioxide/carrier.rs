@@ -7,6 +7,7 @@ use std::{
 
 use axum::{body::Body, extract::Request};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
+use serde_json::value::RawValue;
 use socketioxide::{
     SendError, SocketError, TransportType,
     adapter::LocalAdapter,
@@ -138,7 +139,7 @@ impl Carrier {
         };
         match self.next().await? {
             Outgoing::Event(frame) => {
-                let json = frame.json(format);
+                let json = raw(frame.json(format));
                 let bytes = r#"42["",]"#.len() + frame.name().len() + json.get().len();
                 let send = |client: &Client| client.emit(frame.name(), json);
                 self.hand(bytes, frame.snapshot_bytes(), send).await
@@ -147,7 +148,7 @@ impl Carrier {
                 let Ok(call) = i64::try_from(call) else {
                     return Ok(());
                 };
-                let json = frame.json(format);
+                let json = raw(frame.json(format));
                 let bytes = "43[]".len() + call.to_string().len() + json.get().len();
                 self.hand(bytes, 0, |client| ack(client, call).send(json)).await
             }
@@ -286,6 +287,11 @@ impl Carrier {
         request.headers_mut().insert(CONTENT_TYPE, text);
         let Ok(_) = engine.clone().oneshot(request).await;
     }
+}
+
+/// Has the engine take JSON as it is.
+fn raw(json: &str) -> &RawValue {
+    serde_json::from_str(json).expect("a frame is made of JSON")
 }
 
 /// Makes the sender of an answer, which the engine would take away with the first try.

@@ -29,7 +29,7 @@ pub async fn recovery(scene: Scene) -> Result<()> {
     ensure!(again["recovered"] != true, "{again}");
     ensure!(again["id"] != connected["id"], "it has the id of before");
     client.event("initial").await?;
-    second.outbox.offer(&gateway::hub::frame::Frame::event("number", "1".to_owned()))?;
+    second.outbox.offer(&gateway::hub::frame::Frame::event("number", "1"))?;
     // Exactly one argument: an offset would be a second.
     ensure!(client.event("number").await? == 1);
     Ok(())

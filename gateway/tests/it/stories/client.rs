@@ -31,7 +31,7 @@ pub struct Got {
 
 impl Got {
     pub fn text(&self) -> &str {
-        self.frame.json(Format::Utf8).get()
+        self.frame.json(Format::Utf8)
     }
 
     pub fn json(&self) -> Value {
@@ -96,7 +96,7 @@ impl TestClient {
                 self.unread.push_back(got);
             }
             Outgoing::Ack(call, frame) => {
-                let text = frame.json(Format::Utf8).get();
+                let text = frame.json(Format::Utf8);
                 let answer: Value = serde_json::from_str(text).unwrap();
                 if self.subscribing.contains(&call) && answer["code"] == 200 {
                     self.tree.subscribed(&answer["collection"].to_string());

@@ -249,8 +249,13 @@ impl TestGateway {
     pub fn join(&self, user: User) -> TestClient {
         let teams: Vec<_> = user.teams.iter().map(String::as_str).collect();
         self.world.sessions.put(&user.session, &user.name, &teams);
-        let identity =
-            Identity::new(UserId::new(&user.name), teams.iter().map(TeamId::new).collect());
+        self.join_as_found(user)
+    }
+
+    /// Connects with what was found of a session before: it may be another, or gone, by now.
+    pub fn join_as_found(&self, user: User) -> TestClient {
+        let teams = user.teams.iter().map(TeamId::new).collect();
+        let identity = Identity::new(UserId::new(&user.name), teams);
         let (outbox, mailbox) = mailbox(user.outbox_bytes);
         let inbox = (self.core.accept)(Connection {
             session: Session { id: SessionId::new(&user.session), identity },

@@ -124,11 +124,11 @@ async fn attributes_change_in_their_own_teams_room_only() {
 async fn a_session_that_changes_between_its_look_up_and_the_join_is_noticed() {
     use gateway::outbox::CloseReason;
     let gateway = TestGateway::start().await;
-    let mut ann = gateway.join(user("ann").in_team("red"));
-    gateway.world.sessions.put(&ann.user.session, "ann", &["blue"]);
+    let ann = user("ann").in_team("red");
+    gateway.world.sessions.put(&ann.session, "ann", &["blue"]);
+    let mut ann = gateway.join_as_found(ann);
     ann.follow("the team of now", |tree| tree.teams.ids() == ["blue"]).await;
-    let mut bob = gateway.join(user("bob"));
-    gateway.world.sessions.end(&bob.user.session);
+    let mut bob = gateway.join_as_found(user("bob"));
     assert_eq!(bob.closes().await, CloseReason::SessionEnded);
 }
 

@@ -115,7 +115,7 @@ async fn of_two_polls_the_older_is_answered_with_nothing() {
     };
     let said = async {
         tokio::time::sleep(Duration::from_millis(400)).await;
-        poller.guest().outbox.offer(&Frame::event("said", "1".to_owned())).unwrap();
+        poller.guest().outbox.offer(&Frame::event("said", "1")).unwrap();
     };
     let began = Instant::now();
     let older = async { (poller.poll().await, began.elapsed()) };

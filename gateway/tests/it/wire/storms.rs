@@ -56,7 +56,10 @@ async fn goes_over(waits: bool, round: u64) {
     }
     let upgrade = poller.path.split_once('?').unwrap().1.replace("transport=polling", "");
     let mut probe = poller.stage.websocket(&upgrade).await;
-    let poll = poller.poll();
+    // An early client's poll may be cut off by the hand-over: what it would have said is then
+    // said on the websocket.
+    let poll =
+        async { if waits { Some(poller.poll().await.text()) } else { poller.poll_or_cut().await } };
     let over = async {
         probe.send(Message::text("2probe")).await.unwrap();
         assert_eq!(probe.next().await.unwrap().unwrap().into_text().unwrap().as_str(), "3probe");
@@ -65,9 +68,7 @@ async fn goes_over(waits: bool, round: u64) {
         }
     };
     let (polled, ()) = tokio::join!(poll, over);
-    // One that comes behind the hand-over is refused, and has nothing.
-    assert!(polled.status == 200 || !waits, "{polled:?}");
-    numbers(&polled.text(), &mut heard);
+    numbers(&polled.unwrap_or_default(), &mut heard);
     if waits {
         probe.send(Message::text("5")).await.unwrap();
     }

@@ -59,24 +59,22 @@ pub(super) struct Ledger {
     unanswered: VecDeque<Unanswered>,
     /// How many channels were said and not answered.
     waiting: usize,
-    /// The channels subscribed once everything due is said and answered.
-    subscribed: Channels,
     /// Whether [`Heard::Up`] was told for this connection.
     pub(super) is_up: bool,
 }
 
 impl Ledger {
-    pub(super) fn want(&mut self, channels: impl IntoIterator<Item = Bytes>) {
-        let subscribed = &mut self.subscribed;
-        let is_new = |channel: &Bytes| !subscribed.contains(channel) && subscribed.add(channel);
-        let new = channels.into_iter().filter(is_new);
+    /// Has channels subscribed that are not; `said` is what is subscribed once everything due
+    /// is said and answered, here and below.
+    pub(super) fn want(&mut self, said: &mut Channels, channels: impl IntoIterator<Item = Bytes>) {
+        let new = channels.into_iter().filter(|channel| said.say(channel));
         let new: Vec<Bytes> = new.collect();
         self.due.extend(new.chunks(CHUNK).map(|chunk| Step::Subscribe(chunk.to_vec())));
     }
 
-    pub(super) fn leave(&mut self, channels: impl IntoIterator<Item = Bytes>) {
-        let subscribed = &mut self.subscribed;
-        let old = channels.into_iter().filter(|channel| subscribed.remove(channel));
+    /// Has channels left that are subscribed.
+    pub(super) fn leave(&mut self, said: &mut Channels, channels: impl IntoIterator<Item = Bytes>) {
+        let old = channels.into_iter().filter(|channel| said.unsay(channel));
         let old: Vec<Bytes> = old.collect();
         self.due.extend(old.chunks(CHUNK).map(|chunk| Step::Unsubscribe(chunk.to_vec())));
     }
@@ -140,7 +138,11 @@ impl Ledger {
     ///
     /// A refused chunk is said again channel by channel, so that the one at fault is known
     /// and the others work; the marks behind it wait for that.
-    pub(super) fn on_refused(&mut self, error: &str) -> Result<Option<Bytes>, Broken> {
+    pub(super) fn on_refused(
+        &mut self,
+        said: &mut Channels,
+        error: &str,
+    ) -> Result<Option<Bytes>, Broken> {
         let is_denied = error.starts_with("NOPERM");
         let refused = self.unanswered.pop_front().ok_or_else(out_of_order)?;
         match refused.step {
@@ -150,19 +152,19 @@ impl Ledger {
                 self.waiting -= channels.len();
                 if channels.len() == 1 {
                     let channel = channels.swap_remove(0);
-                    self.subscribed.remove(&channel);
+                    said.unsay(&channel);
                     return Ok(Some(channel));
                 }
-                let (marks, said) = mem::take(&mut self.unanswered)
+                let (marks, others) = mem::take(&mut self.unanswered)
                     .into_iter()
                     .partition(|later| matches!(later.step, Step::Up | Step::Confirm(_)));
-                self.unanswered = said;
+                self.unanswered = others;
                 let marks: VecDeque<Unanswered> = marks;
                 for mark in marks.into_iter().rev() {
                     self.due.push_front(mark.step);
                 }
                 for channel in channels.into_iter().rev() {
-                    if self.subscribed.contains(&channel) {
+                    if said.is_said(&channel) {
                         self.due.push_front(Step::Subscribe(vec![channel]));
                     }
                 }
@@ -222,8 +224,8 @@ mod tests {
 
     #[test]
     fn a_mark_is_reached_when_all_before_it_is_answered() {
-        let mut ledger = Ledger::default();
-        ledger.want(channels(&["a", "b"]));
+        let (mut ledger, mut said) = (Ledger::default(), Channels::default());
+        ledger.want(&mut said, channels(&["a", "b"]));
         ledger.due.push_back(Step::Confirm(vec![ticket(7)]));
         assert_eq!(say(&mut ledger), ["+a b"]);
         ledger.on_subscribed(&Bytes::from_static(b"a")).unwrap();
@@ -231,7 +233,7 @@ mod tests {
         ledger.on_subscribed(&Bytes::from_static(b"b")).unwrap();
         assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![ticket(7)])));
 
-        ledger.want(channels(&["a"]));
+        ledger.want(&mut said, channels(&["a"]));
         ledger.due.push_back(Step::Confirm(vec![ticket(8)]));
         assert!(say(&mut ledger).is_empty(), "it is subscribed already");
         assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![ticket(8)])));
@@ -239,45 +241,48 @@ mod tests {
 
     #[test]
     fn a_refused_chunk_is_said_channel_by_channel_before_its_marks() {
-        let mut ledger = Ledger::default();
-        ledger.want(channels(&["a", "secret"]));
+        let (mut ledger, mut said) = (Ledger::default(), Channels::default());
+        ledger.want(&mut said, channels(&["a", "secret"]));
         ledger.due.push_back(Step::Up);
-        ledger.want(channels(&["b"]));
+        ledger.want(&mut said, channels(&["b"]));
         ledger.due.push_back(Step::Confirm(vec![ticket(1)]));
         assert_eq!(say(&mut ledger), ["+a secret", "+b"]);
 
-        assert_eq!(ledger.on_refused("NOPERM no"), Ok(None));
+        assert_eq!(ledger.on_refused(&mut said, "NOPERM no"), Ok(None));
         assert_eq!(say(&mut ledger), ["+a", "+secret"]);
         ledger.on_subscribed(&Bytes::from_static(b"b")).unwrap();
         assert_eq!(ledger.reached(), None);
         ledger.on_subscribed(&Bytes::from_static(b"a")).unwrap();
-        assert_eq!(ledger.on_refused("NOPERM no"), Ok(Some(Bytes::from_static(b"secret"))));
+        assert_eq!(
+            ledger.on_refused(&mut said, "NOPERM no"),
+            Ok(Some(Bytes::from_static(b"secret")))
+        );
         assert_eq!(ledger.reached(), Some(Mark::Up));
         assert_eq!(ledger.reached(), Some(Mark::Confirm(vec![ticket(1)])));
         assert_eq!(ledger.waiting, 0);
 
-        ledger.want(channels(&["a", "secret"]));
+        ledger.want(&mut said, channels(&["a", "secret"]));
         assert_eq!(say(&mut ledger), ["+secret"], "who asks again is told again");
     }
 
     #[test]
     fn an_answer_to_nothing_is_the_end() {
-        let mut ledger = Ledger::default();
-        ledger.want(channels(&["a", "b"]));
+        let (mut ledger, mut said) = (Ledger::default(), Channels::default());
+        ledger.want(&mut said, channels(&["a", "b"]));
         say(&mut ledger);
         assert!(ledger.on_pong().is_err());
-        let mut ledger = Ledger::default();
-        ledger.want(channels(&["a", "b"]));
+        let (mut ledger, mut said) = (Ledger::default(), Channels::default());
+        ledger.want(&mut said, channels(&["a", "b"]));
         say(&mut ledger);
         assert!(ledger.on_subscribed(&Bytes::from_static(b"b")).is_err());
         assert!(ledger.on_unsubscribed(&Bytes::from_static(b"a")).is_err());
-        assert!(ledger.on_refused("LOADING").is_err());
+        assert!(ledger.on_refused(&mut said, "LOADING").is_err());
     }
 
     #[test]
     fn at_most_a_window_is_unanswered() {
-        let mut ledger = Ledger::default();
-        ledger.want((0..10 * CHUNK).map(|number| Bytes::from(number.to_string())));
+        let (mut ledger, mut said) = (Ledger::default(), Channels::default());
+        ledger.want(&mut said, (0..10 * CHUNK).map(|number| Bytes::from(number.to_string())));
         assert_eq!(say(&mut ledger).len(), WINDOW / CHUNK);
         ledger.on_subscribed(&Bytes::from_static(b"0")).unwrap();
         assert_eq!(say(&mut ledger).len(), 1);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{LINGER, MAIN, SocketIo, Stage, now};
 use crate::{
-    hub::frame::{Frame, ascii},
+    hub::frame::ascii,
     outbox::{CloseReason, Letter, Outgoing},
     socket::{
         Protocol,
@@ -39,7 +39,7 @@ impl SocketIo {
             }
             Outgoing::Ack(call, frame) => {
                 let head = packet::head(Kind::Ack, 0, namespace, Some(call)) + "[";
-                Down::Text { head, body: self.argument(&frame), tail: "]" }
+                Down::Text { head, body: frame.argument(self.protocol.format()), tail: "]" }
             }
             Outgoing::Letter(letter) => self.letter(namespace, *letter),
             Outgoing::Close(CloseReason::AskedFinally) => {
@@ -57,14 +57,6 @@ impl SocketIo {
                 Down::Close(Some(reason))
             }
         }
-    }
-
-    /// Returns the JSON of an event's one argument, without copying it.
-    fn argument(&self, frame: &Frame) -> Bytes {
-        let format = self.protocol.format();
-        let (text, json) = (frame.text(format), frame.json(format).get());
-        let end = text.len() - "]".len();
-        text.slice(end - json.len()..end)
     }
 
     fn letter(&mut self, namespace: &str, letter: Letter) -> Down {

@@ -274,7 +274,7 @@ fn recovery_of_a_state_is_declined_by_a_new_id_without_a_pid() {
     stage.says(r#"0{"pid":"abc","offset":"def"}"#);
     let answers = stage.hears();
     assert!(answers[0].starts_with(r#"40{"sid":""#) && !answers[0].contains("pid"));
-    stage.outbox(0).offer(&Frame::event("told", "1".to_owned())).unwrap();
+    stage.outbox(0).offer(&Frame::event("told", "1")).unwrap();
     stage.expect(&[r#"42["told",1]"#]);
 }
 
@@ -387,7 +387,7 @@ fn events_and_answers_go_out_as_their_namespace_has_them() {
         stage.says("0/chat");
         assert_eq!(stage.hears().len(), 1);
         for at in 0..2 {
-            let event = Frame::event("told", r#"{"a":"é"}"#.to_owned());
+            let event = Frame::event("told", r#"{"a":"é"}"#);
             stage.outbox(at).offer(&event).unwrap();
             stage.outbox(at).ack(7, event).unwrap();
         }
@@ -464,7 +464,7 @@ fn a_client_that_leaves_may_come_back_within_a_second() {
     for (mut stage, answers) in [(Stage::joined(), 1), (Stage::legacy(), 1)] {
         stage.says("1");
         stage.said(&["/ left"]);
-        assert!(stage.outbox(0).offer(&Frame::event("x", "1".to_owned())).is_err());
+        assert!(stage.outbox(0).offer(&Frame::event("x", "1")).is_err());
         stage.says("0");
         assert_eq!(stage.hears().len(), answers);
         assert_eq!(stage.socket.deadline(), None);
@@ -512,7 +512,7 @@ fn a_client_that_shall_not_come_back_is_told_so_first() {
 fn whoever_waits_is_woken_by_what_comes() {
     let mut stage = Stage::joined();
     assert!(stage.poll().is_pending());
-    stage.outbox(0).offer(&Frame::event("x", "1".to_owned())).unwrap();
+    stage.outbox(0).offer(&Frame::event("x", "1")).unwrap();
     assert_eq!(stage.bell.0.load(Ordering::Relaxed), 1);
     stage.expect(&[r#"42["x",1]"#]);
 }
@@ -539,7 +539,7 @@ fn a_slow_client_is_over_when_there_is_another_reason() {
 #[test]
 fn snapshots_of_a_mailbox_that_is_no_more_are_not_let_go_from_the_next() {
     let mut stage = Stage::joined();
-    let snapshot = Frame::snapshot("initial", "\"xxx\"".to_owned());
+    let snapshot = Frame::snapshot("initial", "\"xxx\"");
     let bytes = snapshot.snapshot_bytes();
     stage.outbox(0).offer(&snapshot).unwrap();
     assert_eq!(stage.hears().len(), 1);
