@@ -368,7 +368,7 @@ impl Websocket {
             Stage::Probe(probe, _) => {
                 match packet {
                     Packet::Ping(text) if text == "probe" => {
-                        self.out.text(b"3probe");
+                        self.out.first(Opcode::Text, b"3probe");
                         probe.probed();
                     }
                     Packet::Upgrade if probe.is_probed() => {

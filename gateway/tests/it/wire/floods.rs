@@ -56,6 +56,26 @@ async fn pongs_that_nobody_reads_do_not_pile_up() {
     assert!(read < 60 << 20, "{read} bytes waited");
 }
 
+/// One is enough for who asks again and again whether anybody is there.
+#[tokio::test]
+async fn answers_to_probes_that_nobody_reads_do_not_pile_up() {
+    let poller = Poller::joined(EngineKind::Pneumatic, "EIO=4").await;
+    poller.hears(b"42[\"initial\"").await;
+    let query = poller.path.split_once('?').unwrap().1.replace("transport=polling", "");
+    let probes = [frame(0x81, b"2probe").repeat(1_000), frame(0x81, b"5")].concat();
+    let mut wire = Wire::open(&poller.stage, &query, b"").await;
+    wire.stream.write_all(&probes).await.unwrap();
+    wire.stream.write_all(&frame(0x81, b"420[\"echo\",1]")).await.unwrap();
+    let (mut heard, mut piece) = (Vec::new(), vec![0; 1 << 16]);
+    while !heard.windows(6).any(|window| window == b"430[1]") {
+        let bytes = timeout(PATIENCE, wire.stream.read(&mut piece)).await.unwrap().unwrap();
+        assert!(bytes > 0, "it ended");
+        heard.extend_from_slice(&piece[..bytes]);
+    }
+    let answers = heard.windows(6).filter(|window| *window == b"3probe").count();
+    assert!((1..100).contains(&answers), "{answers} answers");
+}
+
 /// Writes a frame with a length of two bytes.
 fn long(text: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x81, 0x80 | 126];

@@ -37,7 +37,7 @@ fn numbers(text: &str, into: &mut Vec<u64>) {
 
 /// Whether it waits for its last poll before it goes over, as it must, or is early.
 async fn goes_over(waits: bool, round: u64) {
-    let query = if round % 2 == 0 { "EIO=4" } else { "EIO=3&b64=1" };
+    let query = if round.is_multiple_of(2) { "EIO=4" } else { "EIO=3&b64=1" };
     let poller = Poller::joined(EngineKind::Pneumatic, query).await;
     poller.hears(b"42[\"initial\"").await;
     let outbox = poller.guest().outbox.clone();
