@@ -123,7 +123,7 @@ async fn who_reads_an_answer_slowly_has_not_stalled() {
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
     assert!(began.elapsed() > Duration::from_secs(3), "{:?}", began.elapsed());
-    poller.guest().outbox.offer(&Frame::event("said", "1".to_owned())).unwrap();
+    poller.guest().outbox.offer(&Frame::event("said", "1")).unwrap();
     assert_eq!(poller.poll().await.text(), "42[\"said\",1]");
 }
 
@@ -146,7 +146,7 @@ async fn who_has_a_large_answer_from_a_proxy_has_time_to_take_it() {
     poller.hears(b"42[\"initial\"").await;
     poller.guest().outbox.offer(&large()).unwrap();
     assert!(poller.poll().await.text().starts_with("42[\"large\""));
-    poller.guest().outbox.offer(&Frame::event("said", "1".to_owned())).unwrap();
+    poller.guest().outbox.offer(&Frame::event("said", "1")).unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(poller.poll().await.text(), "42[\"said\",1]");
 }
